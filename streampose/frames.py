@@ -1,0 +1,219 @@
+"""The values that flow from source to sink. Imports nothing of ours.
+
+Boxes and keypoints are always in pixels of the full frame: x to the right, y down, (0, 0) the centre of the top left
+pixel, as in COCO. Images are always BGR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import supervision as sv
+    import torch
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+Image = npt.NDArray[np.uint8]
+
+NO_TRACK = -1
+"""The track id of a person whom nobody follows (`null` in data)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What a source says of itself before its first frame."""
+
+    source_id: str
+    """The name that frames, file names and data carry; for a single source made from its text."""
+    text: str
+    """What the user asked for, credentials redacted; for messages and data."""
+    width: int
+    """Pixels, rotation applied. For pictures, those of the first."""
+    height: int
+    fps: float | None
+    """Nominal frames a second; None where the container does not say."""
+    time_base: Fraction
+    """Seconds a tick: every `pts_s` of the source is a whole number of ticks."""
+    frame_count: int | None
+    """As the container says (may be wrong), None where it does not; for progress only."""
+    is_live: bool
+    path: str | None = None
+    """The file behind a video-file source, from which a video sink copies the audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a source."""
+
+    source_id: str
+    index: int
+    """Counts from 0, without gaps for a recorded source."""
+    pts_s: float
+    """The source's own time in seconds; strictly increasing; drives every sink."""
+    captured_at_s: float
+    """`time.monotonic()` when the frame left the source; for latency only."""
+    image: Image
+    """(H, W, 3) uint8 BGR on the host. Belongs to everyone who holds the frame: never drawn on."""
+    file: str | None = None
+    """For picture sources the file's path below the source's folder (its name for a single picture), else None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """What a detector found in one frame, best first."""
+
+    xyxy: Float32
+    """(N, 4) float32, pixels of the frame: left, top, right, bottom."""
+    scores: Float32
+    """(N,) float32 in 0..1."""
+    class_ids: Int64
+    """(N,) int64, the detector's own class numbers."""
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    def __getitem__(self, index: slice | npt.NDArray[np.generic]) -> Boxes:
+        return Boxes(self.xyxy[index], self.scores[index], self.class_ids[index])
+
+    @classmethod
+    def none(cls) -> Boxes:
+        """No boxes: an ordinary value."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """A frame whose people are found, with its pixels where the networks run."""
+
+    frame: Frame
+    pixels: torch.Tensor
+    """(H, W, 3) uint8 BGR on the networks' device; on a CPU the memory of `frame.image`."""
+    boxes: Boxes
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """Which points a pose network names, and how they hang together."""
+
+    names: tuple[str, ...]
+    """K names in the order of the network's heatmaps."""
+    edges: tuple[tuple[int, int], ...]
+    """Pairs of 0-based indices."""
+    flip_pairs: tuple[tuple[int, int], ...]
+    """(left, right) pairs of 0-based indices; a point in no pair is its own mirror image."""
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """The people of one frame as a struct of arrays; N may be 0."""
+
+    boxes_xyxy: Float32
+    """(N, 4) float32 pixels of the frame."""
+    box_scores: Float32
+    """(N,) float32 in 0..1."""
+    keypoints_xy: Float32
+    """(N, K, 2) float32 pixels of the frame."""
+    keypoint_scores: Float32
+    """(N, K) float32: the height of the heatmap's peak, about 0..1, not clipped."""
+    class_ids: Int64
+    """(N,) int64, the detector's own class numbers."""
+    track_ids: Int64
+    """(N,) int64, `NO_TRACK` where nobody follows."""
+    label_of: dict[int, str] = field(default_factory=dict)
+    """The detector's name of each class number that may occur in `class_ids`."""
+
+    def __len__(self) -> int:
+        return len(self.boxes_xyxy)
+
+    @classmethod
+    def none(cls, keypoint_count: int) -> People:
+        """Nobody: an ordinary value."""
+        return cls.of(
+            Boxes.none(), np.zeros((0, keypoint_count, 2), np.float32), np.zeros((0, keypoint_count), np.float32)
+        )
+
+    @classmethod
+    def of(
+        cls, boxes: Boxes, keypoints_xy: Float32, keypoint_scores: Float32, label_of: dict[int, str] | None = None
+    ) -> People:
+        """Join boxes (N) with their keypoints (N, K, 2) and (N, K), untracked."""
+        return cls(
+            boxes.xyxy,
+            boxes.scores,
+            keypoints_xy,
+            keypoint_scores,
+            boxes.class_ids,
+            np.full(len(boxes), NO_TRACK, np.int64),
+            label_of or {},
+        )
+
+    def to_detections(self) -> sv.Detections:
+        """Return the boxes as `sv.Detections`: tracker ids only when everybody has one, class names under
+        `class_name`.
+        """
+        import supervision as sv
+
+        tracked = len(self) > 0 and bool((self.track_ids != NO_TRACK).all())
+        names = np.array([self.label_of.get(int(i), str(i)) for i in self.class_ids], dtype=str)
+        return sv.Detections(
+            xyxy=self.boxes_xyxy.copy(),
+            confidence=self.box_scores.copy(),
+            class_id=self.class_ids.astype(int),
+            tracker_id=self.track_ids.astype(int) if tracked else None,
+            data={"class_name": names},
+        )
+
+    def to_key_points(self, min_score: float = 0.0) -> sv.KeyPoints:
+        """Return the keypoints as `sv.KeyPoints`; points scored under `min_score` are marked not visible, none is
+        removed.
+        """
+        import supervision as sv
+
+        return sv.KeyPoints(
+            xy=self.keypoints_xy.copy(),
+            keypoint_confidence=self.keypoint_scores.copy(),
+            detection_confidence=self.box_scores.copy(),
+            class_id=self.class_ids.astype(int),
+            visible=self.keypoint_scores >= min_score,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One finished frame: what the pipeline yields and every sink is given."""
+
+    frame: Frame
+    people: People
+    skeleton: Skeleton
+    picture: Image | None = None
+    """(H, W, 3) uint8 BGR with the people drawn in; None when nobody asked for a drawn picture. Shared: copy before
+    drawing on.
+    """
+
+    def to_detections(self) -> sv.Detections:
+        """The people's boxes; see `People.to_detections`."""
+        return self.people.to_detections()
+
+    def to_key_points(self, min_score: float = 0.0) -> sv.KeyPoints:
+        """The people's keypoints; see `People.to_key_points`."""
+        return self.people.to_key_points(min_score)
+
+    def drawn(self, picture: Image) -> Result:
+        """Return the same result with its drawn picture."""
+        return replace(self, picture=picture)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a sink is told before its first frame."""
+
+    source: SourceInfo
+    skeleton: Skeleton
+    models: dict[str, str]
+    """`{"detector": name, "pose": name}` as the user would name them again."""

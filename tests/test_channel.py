@@ -1,0 +1,176 @@
+"""The hand-over between two threads: order, bounds, endings and closings."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from streampose.channel import Channel, Closed, Empty, Finished
+
+WAIT_S = 10.0
+
+
+def in_thread(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_values_come_in_order_and_then_the_end() -> None:
+    channel: Channel[int] = Channel(3)
+    for value in range(3):
+        channel.put(value)
+    channel.finish()
+    assert list(channel) == [0, 1, 2]
+    with pytest.raises(Finished):
+        channel.take()
+
+
+def test_an_error_is_an_end_behind_the_last_value() -> None:
+    channel: Channel[int] = Channel(3)
+    channel.put(1)
+    channel.finish(OSError("gone"))
+    channel.finish(None)  # only the first ending counts
+    taken = []
+    with pytest.raises(OSError, match="gone"):
+        for value in channel:
+            taken.append(value)
+    assert taken == [1]
+
+
+def test_put_waits_while_full_and_goes_on_when_there_is_room() -> None:
+    channel: Channel[int] = Channel(2)
+    put = []
+
+    def produce() -> None:
+        for value in range(50):
+            channel.put(value)
+            put.append(value)
+        channel.finish()
+
+    thread = in_thread(produce)
+    seen = 0
+    for value in channel:
+        assert value == seen
+        seen += 1
+        assert len(channel) <= 2
+        assert len(put) <= seen + 2
+    thread.join(WAIT_S)
+    assert seen == 50
+
+
+def test_close_wakes_a_waiting_producer() -> None:
+    channel: Channel[int] = Channel(1)
+    channel.put(0)
+    outcome: list[str] = []
+
+    def produce() -> None:
+        try:
+            channel.put(1)
+        except Closed:
+            outcome.append("closed")
+
+    thread = in_thread(produce)
+    channel.close()
+    thread.join(WAIT_S)
+    assert outcome == ["closed"]
+    assert len(channel) == 0
+    with pytest.raises(Closed):
+        channel.put(2)
+    channel.close()
+
+
+def test_close_wakes_a_waiting_taker() -> None:
+    channel: Channel[int] = Channel(1)
+    outcome: list[str] = []
+
+    def take() -> None:
+        try:
+            channel.take()
+        except Closed:
+            outcome.append("closed")
+
+    thread = in_thread(take)
+    channel.close()
+    thread.join(WAIT_S)
+    assert outcome == ["closed"]
+
+
+def test_finish_does_not_wait_for_room() -> None:
+    channel: Channel[int] = Channel(1)
+    channel.put(1)
+    channel.finish()
+    assert channel.take() == 1
+
+
+def test_nothing_in_time() -> None:
+    channel: Channel[int] = Channel(1)
+    with pytest.raises(Empty):
+        channel.take(timeout_s=0)
+    with pytest.raises(Empty):
+        channel.take(timeout_s=0.01)
+
+
+def test_put_after_finish_is_a_defect() -> None:
+    channel: Channel[int] = Channel(1)
+    channel.finish()
+    with pytest.raises(RuntimeError, match="put after finish"):
+        channel.put(1)
+
+
+def test_a_batch_takes_what_waits_and_does_not_wait_for_more() -> None:
+    channel: Channel[int] = Channel(8)
+    for value in range(3):
+        channel.put(value)
+    assert channel.take_batch(5, fill=False) == [0, 1, 2]
+
+
+def test_a_filled_batch_waits_up_to_the_limit_and_ends_with_the_stream() -> None:
+    channel: Channel[int] = Channel(2)  # shallower than a batch
+
+    def produce() -> None:
+        for value in range(7):
+            channel.put(value)
+        channel.finish(OSError("gone"))
+
+    thread = in_thread(produce)
+    assert channel.take_batch(5, fill=True) == [0, 1, 2, 3, 4]
+    assert channel.take_batch(5, fill=True) == [5, 6]
+    with pytest.raises(OSError, match="gone"):
+        channel.take_batch(5, fill=True)
+    thread.join(WAIT_S)
+
+
+def test_a_batch_is_limited_by_weight_and_by_count() -> None:
+    channel: Channel[int] = Channel(20)
+    for value in (3, 2, 4, 9, 0, 0, 0, 0):
+        channel.put(value)
+    channel.finish()
+
+    def batch() -> list[int]:
+        return channel.take_batch(6, weigh=lambda value: value, most=3, fill=True)
+
+    assert batch() == [3, 2]
+    assert batch() == [4]
+    assert batch() == [9]  # one value may weigh more than the limit
+    assert batch() == [0, 0, 0]
+    assert batch() == [0]
+    with pytest.raises(Finished):
+        batch()
+
+
+def test_close_during_a_filling_batch_ends_it_with_what_it_has() -> None:
+    channel: Channel[int] = Channel(4)
+    channel.put(1)
+    taken: list[list[int]] = []
+    thread = in_thread(lambda: taken.append(channel.take_batch(3, fill=True)))
+    while len(channel):
+        pass
+    channel.close()
+    thread.join(WAIT_S)
+    assert taken == [[1]]
+
+
+def test_a_channel_needs_room() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Channel[int](0)
