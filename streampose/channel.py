@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -79,30 +80,25 @@ class Channel(Generic[T]):
             return self._pop()
 
     def take_batch(
-        self, limit: int, *, weigh: Callable[[T], int] = lambda _: 1, most: int | None = None, fill: bool
+        self, limit: int, *, weigh: Callable[[T], int] = lambda _: 1, most: int | None = None, fill_s: float = 0.0
     ) -> list[T]:
         """Return the next values, in order, waiting for the first.
 
         Values are added as long as their weights sum to at most `limit` (a first value may weigh more) and there are
-        at most `most` of them. With `fill` it waits for further values until the batch is full or the stream ends;
-        without it takes what is there. Raises as `take` does; an ending behind a batch is raised by the next call.
+        at most `most` of them; further ones are waited for up to `fill_s` seconds after the first. Raises as `take`
+        does; an ending behind a batch is raised by the next call.
         """
-        batch: list[T] = []
-        total = 0
+        batch = [self.take()]
+        total = weigh(batch[0])
+        deadline = time.monotonic() + fill_s
         with self._changed:
-            self._wait(None)
             while most is None or len(batch) < most:
-                if not self._values:
-                    if batch and not fill:
-                        break
-                    self._changed.wait_for(lambda: self._closed or self._finished or bool(self._values))
-                    if batch and (self._closed or not self._values):
-                        break
-                if batch and total + weigh(self._values[0]) > limit:
+                with suppress(Empty):
+                    self._wait(deadline - time.monotonic())
+                if not self._values or total + weigh(self._values[0]) > limit:
                     break
-                value = self._pop()
-                batch.append(value)
-                total += weigh(value)
+                batch.append(self._pop())
+                total += weigh(batch[-1])
         return batch
 
     def close(self) -> None:

@@ -101,6 +101,7 @@ class Pipeline:
         device: torch.device | None = None,
         detect_batch: int = 4,
         pose_batch: int = 16,
+        fill_s: float = 1.0,
         results_wanted: bool = True,
         stall_after_s: float = 300.0,
         join_within_s: float = 30.0,
@@ -113,6 +114,7 @@ class Pipeline:
             device: where the networks run; each frame's pixels go there once.
             detect_batch: most frames a detector call.
             pose_batch: most people a pose call; a batch is filled over the frames that follow.
+            fill_s: how long a batch of a recorded source waits to be filled; one of a live source takes what is there.
             results_wanted: whether the caller's loop is itself a reason to go on when every sink has failed.
             stall_after_s: a step at one piece of work for longer ends the run with `StalledError`.
             join_within_s: how long the end of the run waits for a step that has been told to stop.
@@ -126,7 +128,7 @@ class Pipeline:
         self._device = device or torch.device("cpu")
         self._pose_batch = pose_batch
         self._detect_batch = detect_batch
-        self._fill = not source.info.is_live
+        self._fill_s = 0.0 if source.info.is_live else fill_s
         self._results_wanted = results_wanted or not sinks
         self._stall_after_s = stall_after_s
         self._join_within_s = join_within_s
@@ -204,8 +206,8 @@ class Pipeline:
 
     def _run_capture(self) -> None:
         ending: BaseException | None = None
-        frames = self.source.frames()
         try:
+            frames = self.source.frames()
             count = 0
             while True:
                 with self.meter.working("capture", f"frame {count}"):
@@ -241,7 +243,7 @@ class Pipeline:
             outlet.finish(ending)
 
     def _detect(self, inlet: Channel[Frame], outlet: Channel[Detected]) -> None:
-        frames = inlet.take_batch(self._detect_batch, fill=self._fill)
+        frames = inlet.take_batch(self._detect_batch, fill_s=self._fill_s)
 
         def detect(some: Sequence[Frame]) -> list[Detected]:
             pixels = [torch.from_numpy(frame.image).to(self._device) for frame in some]
@@ -252,7 +254,7 @@ class Pipeline:
 
     def _estimate(self, inlet: Channel[Detected], outlet: Channel[Result]) -> None:
         batch = inlet.take_batch(
-            self._pose_batch, weigh=lambda value: len(value.boxes), most=BATCH_FRAMES, fill=self._fill
+            self._pose_batch, weigh=lambda value: len(value.boxes), most=BATCH_FRAMES, fill_s=self._fill_s
         )
 
         def estimate(some: Sequence[Detected]) -> list[Result]:
@@ -329,7 +331,7 @@ class Pipeline:
         """
         runs = self._sinks_here + self._sinks_threaded
         return any(run.quit for run in runs) or (
-            not self._results_wanted and bool(runs) and all(run.done for run in runs)
+            not self._results_wanted and bool(runs) and all(run.gone for run in runs)
         )
 
     def _next_result(self) -> Result:
@@ -381,7 +383,7 @@ class _SinkRun:
         self.feed: Channel[Result] = Channel(CHANNEL_DEPTH)
         self.error: StreamposeError | None = None
         self.quit = False
-        self.done = False
+        self.gone = False
         self._run_info = run_info
         self._meter = meter
 
@@ -390,7 +392,7 @@ class _SinkRun:
         self.open()
         for result in self.feed:
             self.write(result)
-            if self.done:
+            if self.gone:
                 break
         self.feed.close()
         self.close()
@@ -404,14 +406,13 @@ class _SinkRun:
         self._attempt("opening", lambda: self.sink.open(self._run_info))
 
     def write(self, result: Result) -> None:
-        if not self.done:
+        if not self.gone:
             wanted = self._attempt(f"frame {result.frame.index}", lambda: self.sink.write(result))
             if wanted is False:
-                self.quit = self.done = True
+                self.quit = self.gone = True
 
     def close(self) -> None:
         self._attempt("closing", self.sink.close)
-        self.done = True
 
     def _attempt(self, what: str, call: Callable[[], bool | None]) -> bool | None:
         try:
@@ -421,7 +422,7 @@ class _SinkRun:
             if self.error is None:
                 self.error = _wrapped(SinkError, f"{self.sink.text}: {what} failed", error)
                 log.error("%s", self.error)
-            self.done = True
+            self.gone = True
             return None
 
 

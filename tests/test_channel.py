@@ -122,7 +122,7 @@ def test_a_batch_takes_what_waits_and_does_not_wait_for_more() -> None:
     channel: Channel[int] = Channel(8)
     for value in range(3):
         channel.put(value)
-    assert channel.take_batch(5, fill=False) == [0, 1, 2]
+    assert channel.take_batch(5) == [0, 1, 2]
 
 
 def test_a_filled_batch_waits_up_to_the_limit_and_ends_with_the_stream() -> None:
@@ -134,10 +134,10 @@ def test_a_filled_batch_waits_up_to_the_limit_and_ends_with_the_stream() -> None
         channel.finish(OSError("gone"))
 
     thread = in_thread(produce)
-    assert channel.take_batch(5, fill=True) == [0, 1, 2, 3, 4]
-    assert channel.take_batch(5, fill=True) == [5, 6]
+    assert channel.take_batch(5, fill_s=WAIT_S) == [0, 1, 2, 3, 4]
+    assert channel.take_batch(5, fill_s=WAIT_S) == [5, 6]
     with pytest.raises(OSError, match="gone"):
-        channel.take_batch(5, fill=True)
+        channel.take_batch(5, fill_s=WAIT_S)
     thread.join(WAIT_S)
 
 
@@ -148,7 +148,7 @@ def test_a_batch_is_limited_by_weight_and_by_count() -> None:
     channel.finish()
 
     def batch() -> list[int]:
-        return channel.take_batch(6, weigh=lambda value: value, most=3, fill=True)
+        return channel.take_batch(6, weigh=lambda value: value, most=3, fill_s=WAIT_S)
 
     assert batch() == [3, 2]
     assert batch() == [4]
@@ -163,12 +163,18 @@ def test_close_during_a_filling_batch_ends_it_with_what_it_has() -> None:
     channel: Channel[int] = Channel(4)
     channel.put(1)
     taken: list[list[int]] = []
-    thread = in_thread(lambda: taken.append(channel.take_batch(3, fill=True)))
+    thread = in_thread(lambda: taken.append(channel.take_batch(3, fill_s=WAIT_S)))
     while len(channel):
         pass
     channel.close()
     thread.join(WAIT_S)
     assert taken == [[1]]
+
+
+def test_a_batch_that_does_not_fill_in_time_is_taken_as_it_is() -> None:
+    channel: Channel[int] = Channel(4)
+    channel.put(1)
+    assert channel.take_batch(3, fill_s=0.01) == [1]
 
 
 def test_a_channel_needs_room() -> None:

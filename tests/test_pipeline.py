@@ -1,0 +1,347 @@
+"""The failure matrix: every step raises, every step stalls, the user stops, a sink ends early.
+
+Each time: the right error with its cause, everything before it delivered in order, no thread left (conftest looks).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from streampose.errors import AnnotateError, ModelError, SinkError, SourceError, StalledError, StreamposeError
+from streampose.frames import Boxes
+from streampose.pipeline import Pipeline
+from streampose.sinks import Sink
+from tests.fakes import (
+    NO_FAULT,
+    Boom,
+    FakeAnnotator,
+    FakeDataSink,
+    FakeDetector,
+    FakePose,
+    FakeSink,
+    FakeSource,
+    FakeWindow,
+    Fault,
+)
+
+COUNT = 40
+BAD = 11
+STEPS = ("capture", "detect", "pose", "annotate")
+
+
+def pipeline(
+    sinks: Sequence[Sink] = (),
+    *,
+    at: str = "",
+    fault: Fault = NO_FAULT,
+    count: int | None = COUNT,
+    results_wanted: bool = True,
+    stall_after_s: float = 300.0,
+    join_within_s: float = 30.0,
+) -> Pipeline:
+    def faulty(step: str) -> Fault:
+        return fault if step == at else NO_FAULT
+
+    return Pipeline(
+        FakeSource(count, faulty("capture")),
+        FakeDetector(faulty("detect")),
+        FakePose(faulty("pose")),
+        FakeAnnotator(faulty("annotate")),
+        sinks,
+        fill_s=0.1,
+        results_wanted=results_wanted,
+        stall_after_s=stall_after_s,
+        join_within_s=join_within_s,
+    )
+
+
+def run(pipe: Pipeline) -> tuple[list[int], StreamposeError | None]:
+    """The indices that came and the error behind them."""
+    indices = []
+    try:
+        for result in pipe:
+            indices.append(result.frame.index)
+    except StreamposeError as error:
+        return indices, error
+    return indices, None
+
+
+def test_every_frame_reaches_the_caller_and_every_sink_in_order() -> None:
+    sinks = [FakeSink(), FakeWindow(), FakeDataSink()]
+    pipe = pipeline(sinks)
+    indices, error = run(pipe)
+    assert error is None
+    assert indices == list(range(COUNT))
+    for sink in sinks:
+        assert sink.indices == indices
+        assert sink.calls == ["open", "close"]
+    assert all(sinks[0].drawn)
+    assert sinks[1].threads == {threading.current_thread().name}
+    assert sinks[0].threads != sinks[2].threads
+    assert isinstance(pipe.source, FakeSource)
+    assert pipe.source.closed >= 1
+    assert pipe.meter.frames == COUNT
+    assert pipe.meter.people == sum(index % 4 for index in range(COUNT))
+    assert {"capture", "detect", "pose", "annotate"} <= set(pipe.meter.busy_s)
+
+
+def test_people_and_keypoints_belong_to_their_frame() -> None:
+    for result in pipeline():
+        assert len(result.people) == result.frame.index % 4
+        assert (result.people.keypoints_xy == result.frame.index).all()
+        assert result.picture is not None
+
+
+def test_nothing_is_drawn_when_nobody_looks() -> None:
+    sink = FakeDataSink()
+    annotator = FakeAnnotator()
+    pipe = Pipeline(FakeSource(), FakeDetector(), FakePose(), annotator, [sink])
+    assert [result.picture for result in pipe] == [None] * COUNT
+    assert annotator.drawn == 0
+
+
+def test_crops_of_several_frames_go_through_together() -> None:
+    detector, pose = FakeDetector(), FakePose()
+    for _ in Pipeline(FakeSource(), detector, pose, None, detect_batch=5, pose_batch=9, fill_s=10):
+        pass
+    assert detector.batches == [5] * 8
+    assert sum(pose.batches) == sum(index % 4 for index in range(COUNT))
+    assert max(pose.batches) <= 9
+    assert np.mean(pose.batches[:-1]) >= 6, "a recorded source's batches are filled"
+
+
+def test_a_source_without_frames() -> None:
+    sink = FakeSink()
+    assert run(pipeline([sink], count=0)) == ([], None)
+    assert sink.calls == ["open", "close"]
+
+
+KINDS = {"capture": SourceError, "detect": ModelError, "pose": ModelError, "annotate": AnnotateError}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_raises_ends_the_run_behind_the_frames_before_it(step: str) -> None:
+    sink, window = FakeSink(), FakeWindow()
+    pipe = pipeline([sink, window], at=step, fault=Fault(BAD))
+    indices, error = run(pipe)
+    assert indices == list(range(BAD))
+    assert sink.indices == window.indices == indices
+    assert sink.calls == window.calls == ["open", "close"]
+    assert type(error) is KINDS[step]
+    assert isinstance(error.__cause__, Boom)
+    assert f"at {BAD}" in str(error)
+    assert "\n" not in str(error)
+    assert isinstance(pipe.source, FakeSource)
+    assert pipe.source.closed >= 1
+
+
+class OutOfMemoryPose(FakePose):
+    """Has memory for one frame only."""
+
+    def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[np.ndarray, np.ndarray]]:  # type: ignore[type-arg]
+        if len(images) > 1:
+            raise ModelError("out of memory")
+        return super().estimate(images, boxes)
+
+
+def test_a_batch_too_large_for_the_memory_is_done_a_frame_at_a_time() -> None:
+    pose = OutOfMemoryPose()
+    pipe = Pipeline(FakeSource(), FakeDetector(), pose, None)
+    assert run(pipe) == (list(range(COUNT)), None)
+    assert sum(pose.batches) == sum(index % 4 for index in range(COUNT))
+
+
+@pytest.mark.parametrize("sink_class", [FakeSink, FakeWindow, FakeDataSink])
+@pytest.mark.logs_errors
+def test_the_only_sink_failing_ends_even_an_endless_run(sink_class: type[FakeSink]) -> None:
+    sink = sink_class(Fault(BAD))
+    indices, error = run(pipeline([sink], count=None, results_wanted=False))
+    assert sink.indices == list(range(BAD))
+    assert sink.calls == ["open", "close"]
+    assert indices == list(range(len(indices)))
+    assert type(error) is SinkError
+    assert isinstance(error.__cause__, Boom)
+    assert "fake-sink" in str(error)
+
+
+@pytest.mark.parametrize("sink_class", [FakeSink, FakeWindow, FakeDataSink])
+@pytest.mark.logs_errors
+def test_one_sink_failing_leaves_its_siblings_alone(sink_class: type[FakeSink]) -> None:
+    bad, good, window = sink_class(Fault(BAD), text="bad"), FakeSink(), FakeWindow()
+    indices, error = run(pipeline([bad, good, window], results_wanted=False))
+    assert bad.indices == list(range(BAD))
+    assert good.indices == window.indices == indices == list(range(COUNT))
+    assert [sink.calls for sink in (bad, good, window)] == [["open", "close"]] * 3
+    assert type(error) is SinkError
+    assert "bad" in str(error)
+
+
+@pytest.mark.logs_errors
+def test_a_caller_who_wants_results_gets_them_all_although_the_sink_failed() -> None:
+    indices, error = run(pipeline([FakeSink(Fault(BAD))]))
+    assert indices == list(range(COUNT))
+    assert type(error) is SinkError
+
+
+@pytest.mark.parametrize("sink_class", [FakeSink, FakeWindow])
+@pytest.mark.parametrize("when", ["opening", "closing"])
+@pytest.mark.logs_errors
+def test_a_sink_that_fails_to_open_or_close(sink_class: type[FakeSink], when: str) -> None:
+    bad = sink_class(text="bad", **{when: Fault(0)})
+    good = FakeSink()
+    indices, error = run(pipeline([bad, good], results_wanted=False))
+    assert good.indices == indices == list(range(COUNT))
+    assert bad.indices == ([] if when == "opening" else indices)
+    assert bad.calls == ["open", "close"]
+    assert type(error) is SinkError
+    assert isinstance(error.__cause__, Boom)
+
+
+@pytest.mark.logs_errors
+def test_a_failing_step_outranks_a_failing_sink() -> None:
+    _, error = run(pipeline([FakeSink(Fault(3)), FakeSink()], at="pose", fault=Fault(BAD)))
+    assert type(error) is ModelError
+
+
+@pytest.mark.parametrize("sink_class", [FakeSink, FakeWindow])
+def test_a_user_who_quits_at_a_sink_ends_the_run_without_an_error(sink_class: type[FakeSink]) -> None:
+    quitter, other = sink_class(Fault(BAD, "quit")), FakeSink()
+    indices, error = run(pipeline([quitter, other], count=None))
+    assert error is None
+    assert quitter.indices == list(range(BAD + 1))
+    assert indices == list(range(len(indices)))
+    assert other.indices == list(range(len(other.indices)))
+    assert len(other.indices) >= BAD
+    assert quitter.calls == other.calls == ["open", "close"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_stalls_is_named_and_given_up(step: str) -> None:
+    fault = Fault(BAD, "stall")
+    sink = FakeSink()
+    indices, error = run(pipeline([sink], at=step, fault=fault, stall_after_s=0.6, join_within_s=0.3))
+    assert type(error) is StalledError
+    assert step in str(error)
+    assert indices == sink.indices == list(range(len(indices)))
+    assert BAD - 8 <= len(indices) <= BAD, "what was finished before the stall is delivered"
+    fault.released.set()
+
+
+@pytest.mark.logs_errors
+def test_a_sink_that_stalls_is_named_and_given_up() -> None:
+    fault = Fault(BAD, "stall")
+    stuck, good = FakeSink(fault, text="stuck"), FakeSink()
+    indices, error = run(pipeline([stuck, good], count=None, stall_after_s=0.6, join_within_s=0.3))
+    assert type(error) is StalledError
+    assert "stuck" in str(error)
+    assert good.indices[: len(indices)] == indices == list(range(len(indices)))
+    assert stuck.indices == list(range(BAD))
+    fault.released.set()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_stopping_a_run_with_a_stalled_step_does_not_hang(step: str) -> None:
+    fault = Fault(BAD, "stall")
+    pipe = pipeline([FakeSink()], at=step, fault=fault, join_within_s=0.3)
+    timer = threading.Timer(0.3, pipe.stop)
+    timer.start()
+    indices, error = run(pipe)
+    assert type(error) is StalledError
+    assert indices == list(range(len(indices)))
+    fault.released.set()
+    timer.join()
+
+
+def test_a_slow_sink_holds_the_source_back() -> None:
+    fault = Fault(0, "stall")
+    pipe = pipeline([FakeSink(fault)], count=None)
+    timer = threading.Timer(0.5, fault.released.set)
+    timer.start()
+    results = iter(pipe)
+    next(results)  # handed over while the sink still holds its first frame
+    assert isinstance(pipe.source, FakeSource)
+    assert pipe.source.captured < 150, "channels are bounded"
+    timer.join()
+    results.close()  # type: ignore[attr-defined]  # a generator
+
+
+@pytest.mark.parametrize("after", [0, 1, BAD])
+def test_stop_ends_an_endless_run_cleanly(after: int) -> None:
+    sink, window = FakeSink(), FakeWindow()
+    pipe = pipeline([sink, window], count=None)
+    indices = []
+    for result in pipe:
+        indices.append(result.frame.index)
+        if len(indices) > after:
+            pipe.stop()
+    assert indices == list(range(len(indices)))
+    assert sink.indices == window.indices == indices
+    assert sink.calls == window.calls == ["open", "close"]
+
+
+def test_stop_before_the_start_gives_nothing() -> None:
+    sink = FakeSink()
+    pipe = pipeline([sink], count=None)
+    pipe.stop()
+    assert run(pipe) == ([], None)
+    assert sink.calls == ["open", "close"]
+
+
+def test_a_caller_who_breaks_off() -> None:
+    sink = FakeSink()
+    with pipeline([sink], count=None) as pipe:
+        for result in pipe:
+            if result.frame.index == BAD:
+                break
+    assert sink.indices == list(range(len(sink.indices)))
+    assert sink.indices[: BAD + 1] == list(range(BAD + 1))
+    assert sink.calls == ["open", "close"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+def test_a_caller_who_raises(kind: type[BaseException]) -> None:
+    sink = FakeSink()
+
+    def consume() -> None:
+        with pipeline([sink], count=None) as pipe:
+            for result in pipe:
+                if result.frame.index == BAD:
+                    raise kind("caller")
+
+    with pytest.raises(kind, match="caller"):
+        consume()
+    assert sink.calls == ["open", "close"]
+
+
+def test_closing_without_running_closes_source_and_sinks() -> None:
+    sink = FakeSink()
+    pipe = pipeline([sink])
+    pipe.close()
+    pipe.close()
+    assert sink.calls == ["close"]
+    assert isinstance(pipe.source, FakeSource)
+    assert pipe.source.closed == 1
+    with pytest.raises(RuntimeError, match="once"):
+        next(iter(pipe))
+
+
+def test_a_pipeline_runs_once() -> None:
+    pipe = pipeline()
+    run(pipe)
+    with pytest.raises(RuntimeError, match="once"):
+        next(iter(pipe))
+
+
+def test_a_run_over_its_context_manager_raises_the_first_error_only() -> None:
+    def consume() -> None:
+        with pipeline(at="pose", fault=Fault(BAD)) as pipe:
+            for _ in pipe:
+                pass
+
+    with pytest.raises(ModelError, match=f"frame {BAD}"):
+        consume()
