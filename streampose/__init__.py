@@ -1,5 +1,41 @@
-"""streampose: live or recorded video to human pose, in real time."""
+"""streampose: live or recorded video to human pose, in real time.
+
+import streampose
+
+for result in streampose.stream("clip.mp4"):
+    print(result.frame.pts_s, len(result.people), result.people.keypoints_xy)
+"""
 
 from streampose._version import __version__
+from streampose.api import stream
+from streampose.errors import (
+    AnnotateError,
+    ModelError,
+    SinkError,
+    SourceError,
+    StalledError,
+    StreamposeError,
+    UsageError,
+)
+from streampose.frames import Boxes, Frame, People, Result, RunInfo, Skeleton, SourceInfo
+from streampose.sinks import Sink
 
-__all__ = ["__version__"]
+__all__ = [
+    "AnnotateError",
+    "Boxes",
+    "Frame",
+    "ModelError",
+    "People",
+    "Result",
+    "RunInfo",
+    "Sink",
+    "SinkError",
+    "Skeleton",
+    "SourceError",
+    "SourceInfo",
+    "StalledError",
+    "StreamposeError",
+    "UsageError",
+    "__version__",
+    "stream",
+]

@@ -102,6 +102,7 @@ class Pipeline:
         detect_batch: int = 4,
         pose_batch: int = 16,
         fill_s: float = 1.0,
+        draw: bool = False,
         results_wanted: bool = True,
         stall_after_s: float = 300.0,
         join_within_s: float = 30.0,
@@ -109,12 +110,12 @@ class Pipeline:
         """Take ownership of `source` and `sinks`; nothing runs before the iteration.
 
         Args:
-            annotator: draws `Result.picture` when a sink needs it, or for the caller when there is no sink at all; None
-                leaves it None.
+            annotator: draws `Result.picture` when a sink needs it or `draw` asks for it; None leaves it None.
             device: where the networks run; each frame's pixels go there once.
             detect_batch: most frames a detector call.
             pose_batch: most people a pose call; a batch is filled over the frames that follow.
             fill_s: how long a batch of a recorded source waits to be filled; one of a live source takes what is there.
+            draw: whether every result carries its drawn picture even when no sink needs it.
             results_wanted: whether the caller's loop is itself a reason to go on when every sink has failed.
             stall_after_s: a step at one piece of work for longer ends the run with `StalledError`.
             join_within_s: how long the end of the run waits for a step that has been told to stop.
@@ -124,7 +125,7 @@ class Pipeline:
         self.run_info = RunInfo(source.info, pose.skeleton, {"detector": detector.name, "pose": pose.name})
         self._detector = detector
         self._pose = pose
-        self._annotator = annotator if not sinks or any(sink.needs_picture for sink in sinks) else None
+        self._annotator = annotator if draw or any(sink.needs_picture for sink in sinks) else None
         self._device = device or torch.device("cpu")
         self._pose_batch = pose_batch
         self._detect_batch = detect_batch
@@ -138,6 +139,8 @@ class Pipeline:
         self._posed: Channel[Result] = Channel(CHANNEL_DEPTH)
         self._results: Channel[Result] = Channel(CHANNEL_DEPTH)
         runs = [_SinkRun(sink, self.run_info, self.meter, f"sink {number}") for number, sink in enumerate(sinks, 1)]
+        for run in runs:
+            run.alone = len(runs) == 1
         self._sinks_here = [run for run in runs if run.sink.on_main_thread]
         self._sinks_threaded = [run for run in runs if not run.sink.on_main_thread]
         self._threads: list[threading.Thread] = []
@@ -185,6 +188,11 @@ class Pipeline:
         `SinkError`.
         """
         self._end(None)
+
+    def summaries(self) -> list[str]:
+        """Where the output lies, a line a sink; complete when the run has ended."""
+        runs = self._sinks_here + self._sinks_threaded
+        return [line for run in runs if (line := run.sink.summary())]
 
     def __enter__(self) -> Pipeline:
         return self
@@ -382,6 +390,7 @@ class _SinkRun:
         self.step = step
         self.feed: Channel[Result] = Channel(CHANNEL_DEPTH)
         self.error: StreamposeError | None = None
+        self.alone = False
         self.quit = False
         self.gone = False
         self._run_info = run_info
@@ -421,7 +430,8 @@ class _SinkRun:
         except Exception as error:
             if self.error is None:
                 self.error = _wrapped(SinkError, f"{self.sink.text}: {what} failed", error)
-                log.error("%s", self.error)
+                if not self.alone:
+                    log.error("%s (the other sinks go on)", self.error)
             self.gone = True
             return None
 

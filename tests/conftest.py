@@ -16,10 +16,6 @@ LABELLED_ENVIRONMENT = "STREAMPOSE_TEST_DATA"
 """Names the folder with the labelled pictures and real clips; by default `../shared/data` beside the project."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "logs_errors: the test provokes errors that are logged")
-
-
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
     """Fail a test that leaves one of our threads running."""

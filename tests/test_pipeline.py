@@ -40,6 +40,7 @@ def pipeline(
     at: str = "",
     fault: Fault = NO_FAULT,
     count: int | None = COUNT,
+    draw: bool = False,
     results_wanted: bool = True,
     stall_after_s: float = 300.0,
     join_within_s: float = 30.0,
@@ -54,6 +55,7 @@ def pipeline(
         FakeAnnotator(faulty("annotate")),
         sinks,
         fill_s=0.1,
+        draw=draw,
         results_wanted=results_wanted,
         stall_after_s=stall_after_s,
         join_within_s=join_within_s,
@@ -91,7 +93,7 @@ def test_every_frame_reaches_the_caller_and_every_sink_in_order() -> None:
 
 
 def test_people_and_keypoints_belong_to_their_frame() -> None:
-    for result in pipeline():
+    for result in pipeline(draw=True):
         assert len(result.people) == result.frame.index % 4
         assert (result.people.keypoints_xy == result.frame.index).all()
         assert result.picture is not None

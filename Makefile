@@ -1,0 +1,47 @@
+# make demo: set everything up in .venv and run the main job offline on the bundled clip
+# make test: set everything up in .venv and pass the tests
+
+PYTHON ?= python3
+# What pip should know besides, for example an index with a CPU build of torch: make demo PIP_FLAGS="--index-url ..."
+PIP_FLAGS ?=
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
+
+.PHONY: demo test test-long check readme clean
+
+demo: .venv/ready
+	$(BIN)/streampose run demo --to out/demo.mp4 --to out/poses.jsonl --overwrite
+
+test: .venv/ready-tests
+	$(BIN)/python -m pytest -m "not long"
+
+# Full clips and long runs.
+test-long: .venv/ready-tests
+	$(BIN)/python -m pytest -m long
+
+# Lint and types.
+check: .venv/ready-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Put the help texts of the program into the README.
+readme: .venv/ready
+	$(BIN)/python tests/readme_help.py
+
+clean:
+	rm -rf .venv out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "streampose needs Python 3.10 or newer: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "setting up .venv (once; some minutes)"
+	@$(PYTHON) -m venv .venv || { echo "no venv module: on Debian, apt install python3-venv"; rm -rf .venv; exit 1; }
+
+.venv/ready: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+.venv/ready-tests: .venv/ready
+	$(PIP_INSTALL) --editable ".[test,check]"
+	@touch $@

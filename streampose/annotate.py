@@ -1,0 +1,344 @@
+"""People to drawn picture; the only file that knows supervision's drawing.
+
+It knows nothing of time or of other frames: the same people on the same picture give the same pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+from supervision.draw.base import ImageType
+from supervision.utils.conversion import ensure_cv2_image_for_class_method
+
+from streampose.errors import AnnotateError, UsageError, describe
+from streampose.frames import NO_TRACK, Float32, Image, Int64, People, Skeleton
+
+Style = Literal["lines", "weighted"]
+STYLES: tuple[str, ...] = get_args(Style)
+
+_Bool = npt.NDArray[np.bool_]
+_Float64 = npt.NDArray[np.float64]
+
+# Okabe and Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/: told apart with any colour vision.
+_ORANGE, _SKY_BLUE, _GREEN, _YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
+_BLUE, _VERMILLION, _PURPLE = "#0072b2", "#d55e00", "#cc79a7"
+
+_MIDDLE = _YELLOW
+_LEFT, _LEFT_LEG = _SKY_BLUE, _BLUE
+_RIGHT, _RIGHT_LEG = _ORANGE, _VERMILLION
+_LEG_WORDS = ("leg", "hip", "thigh", "knee", "shin", "calf", "ankle", "foot", "heel", "toe")
+
+_RIM = "#202020"
+"""One pixel around lines and points, because no colour stands out from every background by itself."""
+
+_UNTRACKED = _GREEN
+_TRACKED = (_SKY_BLUE, _ORANGE, _PURPLE, _YELLOW, _BLUE, _VERMILLION)
+_TAG_COLORS = sv.ColorPalette.from_hex([*_TRACKED, _UNTRACKED])
+
+# The colours that the ViTPose documentation gives to COCO's points and edges; see `Annotator`.
+_DOC_LEG, _DOC_TRUNK, _DOC_ARM, _DOC_HEAD = "#ff8000", "#ff33ff", "#3399ff", "#00ff00"
+_DOC_POINTS = (*[_DOC_HEAD] * 5, *[_DOC_ARM] * 6, *[_DOC_LEG] * 6)
+_DOC_EDGES = {
+    **dict.fromkeys([(15, 13), (13, 11), (16, 14), (14, 12)], _DOC_LEG),
+    **dict.fromkeys([(11, 12), (5, 11), (6, 12)], _DOC_TRUNK),
+    **dict.fromkeys([(5, 6), (5, 7), (6, 8), (7, 9), (8, 10)], _DOC_ARM),
+    **dict.fromkeys([(1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)], _DOC_HEAD),
+}
+
+_ANGLES = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+"""(32, 2): enough corners for the radius of a point and the width of a limb."""
+
+
+class EdgeAnnotator(sv.EdgeAnnotator):
+    """`sv.EdgeAnnotator` for one skeleton: the same pixels, an order of magnitude sooner.
+
+    supervision asks `np.allclose` twice for every edge and draws it by itself; here the edges of all people are looked
+    at together and drawn by one call of OpenCV.
+    """
+
+    def __init__(self, edges: Sequence[tuple[int, int]], color: sv.Color, thickness: int) -> None:
+        """`edges` are pairs of 0-based indices (in supervision 1-based); `thickness` is in pixels."""
+        super().__init__(color=color, thickness=thickness, edges=[(a + 1, b + 1) for a, b in edges])
+        self._ends = _ends(edges)
+
+    @ensure_cv2_image_for_class_method
+    def annotate(self, scene: ImageType, key_points: sv.KeyPoints) -> ImageType:
+        """Draw the edges that have two drawable ends onto `scene` and return it."""
+        assert isinstance(scene, np.ndarray)  # as the decorator sees to
+        whole = _drawable(key_points)[:, self._ends].all(axis=2)
+        segments = key_points.xy[:, self._ends, :2][whole].astype(np.int32)
+        cv2.polylines(scene, list(segments), False, self.color.as_bgr(), self.thickness)
+        return scene
+
+
+class VertexAnnotator(sv.VertexAnnotator):
+    """`sv.VertexAnnotator` that looks at all people together: the same pixels, an order of magnitude sooner."""
+
+    @ensure_cv2_image_for_class_method
+    def annotate(self, scene: ImageType, key_points: sv.KeyPoints) -> ImageType:
+        """Draw the drawable points onto `scene` and return it."""
+        assert isinstance(scene, np.ndarray)  # as the decorator sees to
+        color = self.color.as_bgr()
+        for center in key_points.xy[_drawable(key_points), :2].astype(np.int32).tolist():
+            cv2.circle(scene, center, self.radius, color, -1)
+        return scene
+
+
+class Annotator:
+    """Draws the people of a frame onto a copy of its picture; no picture changes it, so threads may share it.
+
+    Style `lines`: supervision's edges and vertices with a dark rim, a colour each for the body's left, right and
+    middle, legs darker than arms; small people below large ones, and all edges below all vertices.
+
+    Style `weighted`: the second drawing of the ViTPose documentation ("Visualization for advanced user" with
+    `show_keypoint_weight`, https://huggingface.co/docs/transformers/model_doc/vitpose): limbs are filled ellipses, and
+    each limb and point is blended in by its score clamped to 0..1, a limb by the mean of its two ends. COCO's 17 points
+    with 19 edges get the documentation's colours, other skeletons those of `lines`. The documentation's code blends the
+    picture with itself, which changes nothing; this is what it means. Points lie above limbs, to stay legible.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        *,
+        style: Style = "lines",
+        min_score: float = 0.3,
+        boxes: bool = False,
+        labels: bool = False,
+    ) -> None:
+        """Points scored under `min_score`, and edges that end in one, are left out. `boxes` adds the people's boxes,
+        `labels` their track (or class) and box score, both coloured by track. Raises `UsageError` for an unknown
+        style."""
+        if style not in STYLES:
+            raise UsageError(f"unknown style {style!r}: choose one of {', '.join(STYLES)}")
+        self._style = style
+        self._min_score = min_score
+        self._boxes = boxes
+        self._labels = labels
+        self._skeleton = skeleton
+        colors = _documented_colors if style == "weighted" else _side_colors
+        self.point_colors, self.edge_colors = colors(skeleton)
+        """Hexadecimal RGB of the skeleton's names and edges, in their order."""
+        self._points_of = {color: np.array(self.point_colors) == color for color in self.point_colors}
+        self._edges_of = {
+            color: [edge for edge, its in zip(skeleton.edges, self.edge_colors, strict=True) if its == color]
+            for color in self.edge_colors
+        }
+
+    def annotate(self, image: Image, people: People) -> Image:
+        """Return a new picture, (H, W, 3) uint8 BGR: `image`, itself left as it is, with `people` drawn in.
+
+        A point that is not finite, or outside the picture by more than its size, counts as not found.
+        Raises `AnnotateError`.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise AnnotateError(f"cannot draw on {image.dtype} {image.shape}: a picture is uint8 (H, W, 3)")
+        point_count = people.keypoints_xy.shape[1]
+        if point_count != len(self._skeleton.names):
+            raise AnnotateError(
+                f"cannot draw {point_count} points with a skeleton of {len(self._skeleton.names)}: "
+                "use the skeleton of the network that found them"
+            )
+        picture: Image = image.copy()
+        if len(people) == 0:
+            return picture
+        try:
+            self._draw(picture, people)
+        except Exception as error:
+            raise AnnotateError(f"cannot draw {len(people)} people: {describe(error)}") from error
+        return picture
+
+    def _draw(self, picture: Image, people: People) -> None:
+        people = replace(people, boxes_xyxy=_clipped(people.boxes_xyxy, picture))
+        visible = _drawable(people.to_key_points(self._min_score)) & _is_near(people.keypoints_xy, picture)
+        line_widths = _line_widths(people.boxes_xyxy, picture)
+        if self._boxes:
+            _draw_boxes(picture, _tags(people))
+        if self._style == "weighted":
+            self._draw_weighted(picture, people, visible, line_widths)
+        else:
+            self._draw_lines(picture, people, visible, line_widths)
+        if self._labels:
+            _draw_labels(picture, _tags(people))
+
+    def _draw_lines(self, picture: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
+        groups = []
+        for width in np.unique(line_widths).tolist():
+            chosen = line_widths == width
+            groups.append((width, people.keypoints_xy[chosen], visible[chosen]))
+        # A line of one pixel has no rim, which would be nearly all of it.
+        for width, xy, shown in groups:
+            key_points = sv.KeyPoints(xy=xy, visible=shown)
+            if width > 1:
+                EdgeAnnotator(self._skeleton.edges, _color(_RIM), width + 2).annotate(picture, key_points)
+            for color, edges in self._edges_of.items():
+                EdgeAnnotator(edges, _color(color), width).annotate(picture, key_points)
+        for width, xy, shown in groups:
+            if width > 1:
+                key_points = sv.KeyPoints(xy=xy, visible=shown)
+                VertexAnnotator(_color(_RIM), width + 2).annotate(picture, key_points)
+            for color, points in self._points_of.items():
+                key_points = sv.KeyPoints(xy=xy, visible=shown & points)
+                VertexAnnotator(_color(color), width + 1).annotate(picture, key_points)
+
+    def _draw_weighted(self, picture: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
+        small_first = np.argsort(line_widths, kind="stable")
+        xy, visible = people.keypoints_xy[small_first].astype(np.float64), visible[small_first]
+        opacities = people.keypoint_scores[small_first].clip(0, 1)
+        widths = line_widths[small_first]
+
+        ends = _ends(self._skeleton.edges)
+        person, edge = np.nonzero(visible[:, ends].all(axis=2))
+        of_end = person[:, None], ends[edge]
+        # For a width of 2 these are the documentation's sizes: limbs 2 pixels to each side, points of radius 4.
+        limbs = _ellipses(xy[of_end], widths[person])
+        _blend(picture, limbs, [self.edge_colors[i] for i in edge], opacities[of_end].mean(axis=1))
+
+        person, point = np.nonzero(visible)
+        points = xy[person, point, None] + (1.5 * widths[person] + 1)[:, None, None] * _CIRCLE
+        _blend(picture, points, [self.point_colors[i] for i in point], opacities[person, point])
+
+
+@cache
+def _color(hexadecimal: str) -> sv.Color:
+    return sv.Color.from_hex(hexadecimal)
+
+
+def _ends(edges: Sequence[tuple[int, int]]) -> npt.NDArray[np.intp]:
+    """Return (E, 2), also where there are no edges."""
+    return np.array(edges, np.intp).reshape(-1, 2)
+
+
+def _drawable(key_points: sv.KeyPoints) -> _Bool:
+    """Return (N, K): supervision draws points that are visible, finite, and not (0, 0), its mark of a missing one."""
+    farthest = np.abs(key_points.xy[..., :2]).max(axis=2)  # NaN if either is
+    # 1e-8 is the tolerance of np.allclose, by which supervision knows a missing point.
+    drawable = np.asarray((farthest > 1e-8) & (farthest < np.inf))
+    return drawable if key_points.visible is None else drawable & key_points.visible
+
+
+def _is_near(xy: Float32, picture: Image) -> _Bool:
+    """Return (N, K), whether a point lies in the picture or outside by no more than its size: OpenCV's integers end."""
+    size = np.array(picture.shape[1::-1])
+    return np.asarray((np.abs(xy - size / 2) <= 1.5 * size).all(axis=2))
+
+
+def _clipped(boxes_xyxy: Float32, picture: Image) -> Float32:
+    """Return the (N, 4) boxes, finite and cut to the picture; a box that has nothing in it becomes empty."""
+    height, width = picture.shape[:2]
+    return np.clip(np.nan_to_num(boxes_xyxy), 0, np.array([width - 1, height - 1] * 2, np.float32))
+
+
+def _line_width(picture: Image) -> int:
+    """Return pixels: 1/270 of the picture's shorter side (1080p: 4, 720p: 3), at least 2."""
+    shorter_side: int = min(picture.shape[:2])
+    return max(2, round(shorter_side / 270))
+
+
+def _line_widths(boxes_xyxy: Float32, picture: Image) -> Int64:
+    """Return (N,) pixels: the picture's line width, or 1/50 of the box's longer side where that is less; at least 1."""
+    sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
+    widths: Int64 = np.clip(np.rint(sides / 50), 1, _line_width(picture)).astype(np.int64)
+    return widths
+
+
+def _side_colors(skeleton: Skeleton) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the colours of points and edges: by side in `flip_pairs`, an edge by the side that its ends share, darker
+    where all of it belongs to a leg by name."""
+    left = {a for a, _ in skeleton.flip_pairs}
+    right = {b for _, b in skeleton.flip_pairs}
+    legs = {i for i, name in enumerate(skeleton.names) if any(word in name.lower() for word in _LEG_WORDS)}
+
+    def color(*points: int) -> str:
+        if left.issuperset(points):
+            return _LEFT_LEG if legs.issuperset(points) else _LEFT
+        if right.issuperset(points):
+            return _RIGHT_LEG if legs.issuperset(points) else _RIGHT
+        return _MIDDLE
+
+    return tuple(color(i) for i in range(len(skeleton.names))), tuple(color(*edge) for edge in skeleton.edges)
+
+
+def _documented_colors(skeleton: Skeleton) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the ViTPose documentation's colours of points and edges where it has this skeleton, else those by side."""
+    by_edge = {frozenset(edge): color for edge, color in _DOC_EDGES.items()}
+    edges = [frozenset(edge) for edge in skeleton.edges]
+    if len(skeleton.names) != len(_DOC_POINTS) or set(edges) != set(by_edge):
+        return _side_colors(skeleton)
+    return _DOC_POINTS, tuple(by_edge[edge] for edge in edges)
+
+
+def _ellipses(ends: _Float64, half_widths: Int64) -> _Float64:
+    """Return (M, 32, 2), the outlines of ellipses whose long axes join the two points of each of `ends`, (M, 2, 2).
+
+    `cv2.ellipse2Poly` rounds the axes to pixels and the angle to degrees, so that limbs would miss their joints.
+    """
+    middle, half = ends.mean(axis=1), (ends[:, 1] - ends[:, 0]) / 2
+    length = np.maximum(np.hypot(half[:, 0], half[:, 1]), 1e-3)  # two ends in one place: an ellipse of no size
+    across = half[:, ::-1] * np.array([-1, 1]) * (half_widths / length)[:, None]
+    outlines: _Float64 = middle[:, None] + _CIRCLE[:, :1] * half[:, None] + _CIRCLE[:, 1:] * across[:, None]
+    return outlines
+
+
+def _blend(picture: Image, outlines: _Float64, colors: Sequence[str], opacities: Float32) -> None:
+    """Fill the convex `outlines`, (M, P, 2) pixels, one over the other, touching only the rectangle around each."""
+    subpixel_bits, soft_edge_px = 4, 2
+    height, width = picture.shape[:2]
+    low = np.maximum(np.floor(outlines.min(axis=1)) - soft_edge_px, 0).astype(int)
+    high = np.minimum(np.ceil(outlines.max(axis=1)) + soft_edge_px + 1, (width, height)).astype(int)
+    corners = np.rint((outlines - low[:, None]) * 2**subpixel_bits).astype(np.int32)
+    bgr = {color: _color(color).as_bgr() for color in set(colors)}
+    for (left, top), (right, bottom), polygon, color, opacity in zip(
+        low.tolist(), high.tolist(), corners, colors, opacities.tolist(), strict=True
+    ):
+        if left >= right or top >= bottom:
+            continue
+        below = picture[top:bottom, left:right]
+        filled = below.copy()
+        cv2.fillConvexPoly(filled, polygon, bgr[color], cv2.LINE_AA, subpixel_bits)
+        cv2.addWeighted(filled, opacity, below, 1 - opacity, 0, dst=below)
+
+
+def _tags(people: People) -> sv.Detections:
+    """Return the people whose box is not empty, `track` and `score` in `data`, where nothing is optional."""
+    detections = people.to_detections()
+    detections.data |= {"track": people.track_ids, "score": people.box_scores}
+    shown = detections[np.asarray((people.boxes_xyxy[:, 2:] > people.boxes_xyxy[:, :2]).all(axis=1))]
+    assert isinstance(shown, sv.Detections)  # as an index that is no text sees to
+    return shown
+
+
+def _tag_colors(tags: sv.Detections) -> Int64:
+    """Return (N,) indices into `_TAG_COLORS`."""
+    tracks = np.asarray(tags.data["track"])
+    return np.where(tracks == NO_TRACK, len(_TRACKED), tracks % len(_TRACKED))
+
+
+def _draw_boxes(picture: Image, tags: sv.Detections) -> None:
+    sv.BoxAnnotator(_TAG_COLORS, thickness=(_line_width(picture) + 1) // 2).annotate(picture, tags, _tag_colors(tags))
+
+
+def _draw_labels(picture: Image, tags: sv.Detections) -> None:
+    height, width = picture.shape[:2]
+    scale = max(0.4, min(height, width) / 1440)
+    padding = round(10 * scale)
+    texts = [
+        f"{name if track == NO_TRACK else f'#{track}'} {score:.2f}"
+        for name, track, score in zip(tags.data["class_name"], tags.data["track"], tags.data["score"], strict=True)
+    ]
+    places = tags.xyxy.copy()
+    for place, text in zip(places, texts, strict=True):
+        (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        # supervision puts a label above the box's top left corner, even where that is outside the picture.
+        place[0] = max(0, min(place[0], width - 1 - text_width - 2 * padding))
+        place[1] = max(place[1], text_height + 2 * padding)
+    annotator = sv.LabelAnnotator(_TAG_COLORS, text_color=sv.Color.BLACK, text_scale=scale, text_padding=padding)
+    annotator.annotate(picture, sv.Detections(xyxy=places), texts, _tag_colors(tags))

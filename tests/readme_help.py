@@ -1,0 +1,32 @@
+"""Writes the program's own help texts into the README: `make readme`; `test_readme.py` checks that they are there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+_SECTION = re.compile(r"(<!-- help: streampose (?P<command>[a-z ]*) -->\n).*?(<!-- /help -->)", re.DOTALL)
+
+
+def with_help(text: str) -> str:
+    """Return the README's text with every help section as the program prints it today."""
+
+    def section(match: re.Match[str]) -> str:
+        printed = subprocess.run(
+            [sys.executable, "-m", "streampose", *match["command"].split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+        ).stdout
+        return f"{match[1]}\n```text\n{printed.rstrip()}\n```\n\n{match[3]}"
+
+    return _SECTION.sub(section, text)
+
+
+if __name__ == "__main__":
+    README.write_text(with_help(README.read_text(encoding="utf-8")), encoding="utf-8")

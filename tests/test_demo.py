@@ -1,0 +1,123 @@
+"""The main job, as `make demo` runs it: the program on the bundled clip, judged by the clip's exact keypoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import pytest
+import supervision as sv
+
+from streampose._version import __version__
+from streampose.models import assets_folder, demo_clip
+from streampose.sinks.keypoints import read_poses
+
+LEAST_FOUND = 0.94
+"""Of the people with 12 or more visible joints, at IoU 0.5. The Hugging Face reference chain: 0.969."""
+LEAST_NEAR = 0.89
+"""Of those people's visible joints, within 5 % of the box's height. The reference chain: 0.905."""
+
+
+class Demo(NamedTuple):
+    folder: Path
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session", params=["auto", "float32"])
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo's output, at the precision that the machine picks and at full precision."""
+    folder = tmp_path_factory.mktemp("demo")
+    run = subprocess.run(
+        [sys.executable, "-m", "streampose", "run", "demo", "--to", "demo.mp4", "--to", "poses.jsonl"]
+        + ["--dtype", request.param],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stderr
+    return Demo(folder, run.stdout, run.stderr)
+
+
+def truth() -> list[dict[str, Any]]:
+    path = assets_folder() / "demo_truth.json"
+    frames: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["frames"]
+    return frames
+
+
+def test_people_are_found_and_their_joints_are_near_the_truth(demo: Demo) -> None:
+    _, lines = read_poses(demo.folder / "poses.jsonl")
+    people = found = joints = near = 0
+    for line, frame in zip(lines, truth(), strict=True):
+        assert line["frame"] == frame["index"]
+        assert line["pts_s"] == pytest.approx(frame["pts_s"], abs=1e-6)
+        wanted = [
+            person for person in frame["people"] if sum(visible == 2 for *_, visible in person["keypoints"]) >= 12
+        ]
+        people += len(wanted)
+        if not wanted or not line["people"]:
+            continue
+        wanted_boxes = np.array([person["box_xyxy"] for person in wanted])
+        boxes = np.array([person["box_xyxy"] for person in line["people"]])
+        overlap = sv.box_iou_batch(wanted_boxes, boxes)
+        for person, overlaps in zip(wanted, overlap, strict=True):
+            best = int(overlaps.argmax())
+            if overlaps[best] < 0.5:
+                continue
+            found += 1
+            true_points = np.array(person["keypoints"])
+            points = np.array(line["people"][best]["keypoints"])
+            height = person["box_xyxy"][3] - person["box_xyxy"][1]
+            distance = np.hypot(*(points[:, :2] - true_points[:, :2]).T)[true_points[:, 2] == 2]
+            joints += len(distance)
+            near += int((distance <= 0.05 * height).sum())
+    print(f"found {found / people:.3f} of {people} people, near {near / joints:.3f} of {joints} joints")
+    assert found / people >= LEAST_FOUND
+    assert near / joints >= LEAST_NEAR
+
+
+def test_the_video_shows_every_frame_at_its_own_time_with_something_drawn(demo: Demo) -> None:
+    with av.open(demo_clip()) as before, av.open(demo.folder / "demo.mp4") as after:
+        assert after.streams.video[0].codec_context.name == "h264"
+        sources = list(before.decode(video=0))
+        drawn = list(after.decode(video=0))
+        assert len(drawn) == len(sources) == 200
+
+        def time_of(frame: av.VideoFrame) -> Fraction:
+            assert frame.pts is not None
+            assert frame.time_base is not None
+            return frame.pts * frame.time_base
+
+        assert [time_of(frame) for frame in drawn] == [time_of(frame) for frame in sources]
+        middle = drawn[100].to_ndarray(format="bgr24").astype(int)
+        original = sources[100].to_ndarray(format="bgr24").astype(int)
+        changed = np.abs(middle - original).max(axis=2) > 60
+        assert 0.002 < changed.mean() < 0.2
+
+
+def test_the_header_says_what_made_the_data(demo: Demo) -> None:
+    head, _ = read_poses(demo.folder / "poses.jsonl")
+    assert head["streampose"] == __version__
+    assert head["source"] == "demo"
+    assert len(head["skeleton"]["names"]) == 17
+    assert len(head["skeleton"]["edges"]) == 19
+    assert head["models"] == {"detector": "person-detector-streampose", "pose": "vitpose-small-streampose"}
+
+
+def test_the_run_ends_with_a_short_table_and_nothing_on_standard_output(demo: Demo) -> None:
+    assert demo.stdout == ""
+    assert re.search(r"^frames +200 in [\d.]+ s, [\d.]+ fps$", demo.stderr, re.MULTILINE)
+    assert re.search(r"^people +\d+, [\d.]+ a frame$", demo.stderr, re.MULTILINE)
+    assert re.search(r"^written +demo\.mp4: 200 frames, [\d.]+ MB$", demo.stderr, re.MULTILINE)
+    assert "Traceback" not in demo.stderr
+    assert "arning" not in demo.stderr
