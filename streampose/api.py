@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.sinks import Sink
 
 if TYPE_CHECKING:
+    from streampose.annotate import Style
+    from streampose.geometry import Blur
     from streampose.pipeline import Pipeline
 
-DEFAULT_POSE = "vitpose-small-streampose"
-DEFAULT_DETECTOR = "person-detector-streampose"
 DEFAULT_KEYPOINT_THRESHOLD = 0.3
 
 
@@ -32,11 +33,11 @@ def stream(
     box_threshold: float | None = None,
     max_people: int | None = None,
     flip_test: bool = False,
-    blur: str | None = None,
+    blur: Blur | None = None,
     detect_batch: int | None = None,
     pose_batch: int | None = None,
     keypoint_threshold: float = DEFAULT_KEYPOINT_THRESHOLD,
-    style: str = "lines",
+    style: Style = "lines",
     boxes: bool = False,
     labels: bool = False,
     draw: bool = False,

@@ -18,8 +18,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from streampose._version import __version__
-from streampose.api import DEFAULT_DETECTOR, DEFAULT_KEYPOINT_THRESHOLD, DEFAULT_POSE, stream
+from streampose.api import DEFAULT_KEYPOINT_THRESHOLD, stream
 from streampose.errors import StreamposeError, describe
+from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE, models_table
 
 if TYPE_CHECKING:
     from streampose.pipeline import Pipeline
@@ -199,7 +200,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _interrupts(pipeline: Pipeline) -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C (or SIGTERM) finish the run cleanly and a second one force it; yields whether there was one."""
+    """Let a first Ctrl-C (or SIGTERM) finish the run cleanly, a second one force it; yields whether there was one."""
     count = 0
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -260,8 +261,6 @@ class _Status:
 
 
 def _models(_arguments: argparse.Namespace) -> int:
-    from streampose.models import models_table
-
     print(models_table())
     sys.stdout.flush()
     return 0

@@ -1,4 +1,5 @@
-"""Prints COCO keypoint AP on labelled pictures, for streampose and for the Hugging Face processor with the same weights.
+"""Prints COCO keypoint AP on labelled pictures, for streampose and for the Hugging Face processor with the same
+weights.
 
     python -m tests.evaluate ../shared/data/labelled --dtype float32
 
@@ -22,11 +23,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from transformers import AutoImageProcessor, VitPoseForPoseEstimation
 
-from streampose.api import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.detect import load_detector
 from streampose.device import pick_device, pick_dtype
 from streampose.frames import Boxes, Float32, Image
-from streampose.models import assets_folder
+from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE, assets_folder
 from streampose.pose import PoseEstimator
 
 DETECTED_FROM = 0.1
@@ -35,7 +35,9 @@ Estimate = Callable[[Image, Boxes], tuple[Float32, Float32]]
 
 
 def hf_reference(folder: Path) -> Estimate:
-    """The ViTPose documentation's own calls, float32 on the CPU; boxes in, keypoints (N, 17, 2) and scores (N, 17) out."""
+    """The ViTPose documentation's own calls, float32 on the CPU; boxes in, keypoints (N, 17, 2) and scores (N, 17)
+    out.
+    """
     processor = AutoImageProcessor.from_pretrained(folder)
     model = VitPoseForPoseEstimation.from_pretrained(folder, dtype=torch.float32).eval()
 

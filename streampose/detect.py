@@ -1,0 +1,335 @@
+"""Pictures to boxes of people, with the bundled detector or any that transformers loads.
+
+Knows how each sort of detector wants its input and what its output means; nothing of poses, sources or time.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from streampose.device import run_errors
+from streampose.errors import ModelError, UsageError
+from streampose.frames import Boxes, Float32
+from streampose.models import Checkpoint, load_image_processor, load_network, resolve
+from streampose.network import load_dense_map_network
+
+_PERSON = "person"
+_DENSE_THRESHOLD = 0.25
+_HUB_THRESHOLD = 0.3
+
+
+class PersonDetector(ABC):
+    """A detection network with the way into it and out of it."""
+
+    def __init__(
+        self, name: str, label_of: dict[int, str], *, device: torch.device, max_people: int | None, max_batch: int
+    ) -> None:
+        """Keep what every detector needs.
+
+        Args:
+            name: as the user named the checkpoint.
+            label_of: the classes that are found: the network's number and name of each.
+            device: where the images are and the network runs.
+            max_people: most boxes an image; None for all.
+            max_batch: most images that go through the network together.
+        """
+        self.name = name
+        self.label_of = label_of
+        self.device = device
+        self._max_people = max_people
+        self._max_batch = max_batch
+
+    def detect(self, images: Sequence[Tensor]) -> list[Boxes]:
+        """Find the people in each image.
+
+        Args:
+            images: each (H, W, 3) uint8 BGR on the network's device; those of one size go through it together.
+
+        Returns:
+            For each image, in order: its boxes in its pixels, clipped to it, best first.
+
+        Raises:
+            ModelError: the network failed, such as by running out of memory.
+        """
+        of_size: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            of_size.setdefault((image.shape[0], image.shape[1]), []).append(index)
+        found = [Boxes.none() for _ in images]
+        with torch.inference_mode(), run_errors(self.name, self.device, "--detect-batch"):
+            for (height, width), indices in of_size.items():
+                for start in range(0, len(indices), self._max_batch):
+                    batch = indices[start : start + self._max_batch]
+                    for index, boxes in zip(batch, self._detect_batch([images[i] for i in batch]), strict=True):
+                        found[index] = _tidied(boxes, height, width)[: self._max_people]
+        return found
+
+    @abstractmethod
+    def _detect_batch(self, images: Sequence[Tensor]) -> list[Boxes]:
+        """Return the boxes of images of one size, in any order and not yet clipped."""
+
+
+def load_detector(
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    threshold: float | None = None,
+    classes: Sequence[str] | None = None,
+    max_people: int | None = None,
+    max_batch: int = 8,
+    allow_pickle: bool = False,
+) -> PersonDetector:
+    """Load a detector.
+
+    Args:
+        name: a bundled name, a folder in hub layout or a hub id; see `streampose.models.resolve`.
+        device, dtype: where and in which number format the network runs.
+        threshold: least score of a box, 0..1; None takes 0.25 for the bundled detector and 0.3 for others.
+        classes: names or numbers of the classes to find; None finds the class called person.
+        max_people: most boxes an image, the best ones; None for all.
+        max_batch: most images that go through the network together.
+        allow_pickle: take weights that are no safetensors, where there are no others.
+
+    Raises:
+        UsageError: the network does not know a class.
+        ModelError: the checkpoint cannot be found or loaded, or is no detector.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
+
+    checkpoint = resolve(name, allow_pickle=allow_pickle)
+    if checkpoint.config.get("streampose_task") == "person-detection":
+        return DenseMapDetector(
+            checkpoint,
+            device=device,
+            dtype=dtype,
+            threshold=_DENSE_THRESHOLD if threshold is None else threshold,
+            classes=classes,
+            max_people=max_people,
+            max_batch=max_batch,
+        )
+    if checkpoint.model_type == "vitpose":
+        raise ModelError(f"{name} is a pose network, not a detector: take it as --pose")
+    if checkpoint.model_type not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
+        raise ModelError(f"{name} is of type {checkpoint.model_type}, for which transformers has no object detector")
+    return HubDetector(
+        checkpoint,
+        device=device,
+        dtype=dtype,
+        threshold=_HUB_THRESHOLD if threshold is None else threshold,
+        classes=classes,
+        max_people=max_people,
+        max_batch=max_batch,
+    )
+
+
+class DenseMapDetector(PersonDetector):
+    """The bundled sort of detector: a ViTPose network whose five maps say, for every cell, how likely it is the centre
+    of a person's box and how far away the box's sides are. Its model card describes it in full.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        threshold: float,
+        classes: Sequence[str] | None,
+        max_people: int | None,
+        max_batch: int,
+    ) -> None:
+        """Load the network of `checkpoint`; the other arguments are those of `load_detector`."""
+        label_of = _choose_classes(checkpoint.name, {0: _PERSON}, classes)
+        super().__init__(checkpoint.name, label_of, device=device, max_people=max_people, max_batch=max_batch)
+        self._network = load_dense_map_network(checkpoint, device, dtype)
+        if self._network.map_count != 5:
+            raise ModelError(f"{checkpoint.name}: a person detector has 5 maps, this network {self._network.map_count}")
+        self._dtype = dtype
+        self._threshold = threshold
+        self._patch_count = int(checkpoint.config.get("streampose_tokens", 364))
+        self._fill = int(checkpoint.preprocessing.get("pad_value", 124))
+        mean, std = checkpoint.normalisation()
+        self._mean, self._std = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
+
+    def _detect_batch(self, images: Sequence[Tensor]) -> list[Boxes]:
+        height, width = images[0].shape[:2]
+        patch_height, patch_width = self._network.patch_size
+        rows, columns = choose_grid(height, width, self._patch_count)
+        size = (len(images), rows * patch_height, columns * patch_width, 3)
+        scale = min(size[1] / height, size[2] / width)
+        fitted_height = max(1, min(round(height * scale), size[1]))
+        fitted_width = max(1, min(round(width * scale), size[2]))
+        canvas = torch.full(size, self._fill, dtype=torch.uint8, device=self.device)
+        for image, place in zip(images, canvas, strict=True):
+            place[:fitted_height, :fitted_width] = resize_image(image, fitted_height, fitted_width)
+        pixels = (canvas.flip(-1).permute(0, 3, 1, 2) / 255 - self._mean) / self._std
+        maps = self._network(pixels.to(self._dtype)).float().cpu()
+        to_picture = np.array([width / fitted_width, height / fitted_height] * 2, np.float32)
+        borders = np.array([width, height] * 2, np.float32)
+        found = []
+        for xyxy, scores in decode_dense_maps(maps, patch_height / self._network.scale, self._threshold):
+            clipped = np.clip(xyxy * to_picture, 0, borders)
+            kept = _suppress_overlaps(clipped, scores)
+            found.append(Boxes(clipped[kept], scores[kept], np.zeros(int(kept.sum()), np.int64)))
+        return found
+
+
+def choose_grid(height: int, width: int, patch_count: int) -> tuple[int, int]:
+    """Return rows and columns of about `patch_count` patches, at least 4 each, in the shape of a picture."""
+    scale = (patch_count / (height * width)) ** 0.5
+    return max(4, round(height * scale)), max(4, round(width * scale))
+
+
+def resize_image(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize a picture as `cv2.resize` does with INTER_AREA when it shrinks and INTER_LINEAR when it grows.
+
+    Args:
+        image: (H, W, C) uint8 on any device; on a CPU OpenCV itself does it, elsewhere the values are within 1 of its.
+        height, width: of the result; both smaller than the picture's, or neither.
+
+    Returns:
+        (height, width, C) uint8 on the same device.
+    """
+    shrinks = height < image.shape[0] or width < image.shape[1]
+    if image.device.type == "cpu":
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return torch.from_numpy(cv2.resize(image.numpy(), (width, height), interpolation=method))
+    return resize_on_device(image, height, width, shrinks)
+
+
+def resize_on_device(image: Tensor, height: int, width: int, shrinks: bool) -> Tensor:
+    """Do what `resize_image` does as tensor operations, for devices that OpenCV cannot reach."""
+    if shrinks:
+        by_rows = _area_matrix(image.shape[0], height, image.device) @ image.float().flatten(1)
+        resized = _area_matrix(image.shape[1], width, image.device) @ by_rows.view(height, *image.shape[1:])
+    else:
+        planes = image.permute(2, 0, 1)[None].float()
+        resized = F.interpolate(planes, (height, width), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+    return resized.round().to(torch.uint8)
+
+
+@lru_cache(maxsize=32)
+def _area_matrix(size: int, new_size: int, device: torch.device) -> Tensor:
+    """Return the matrix (new_size, size) that averages `size` pixels over `new_size` intervals of equal length."""
+    step = size / new_size
+    starts = torch.arange(new_size, dtype=torch.float64)[:, None] * step
+    pixels = torch.arange(size, dtype=torch.float64)
+    overlaps = torch.minimum(starts + step, pixels + 1) - torch.maximum(starts, pixels)
+    return (overlaps.clamp(min=0) / step).float().to(device)
+
+
+def decode_dense_maps(maps: Tensor, cell: float, threshold: float) -> list[tuple[Float32, Float32]]:
+    """Find the boxes in the maps of a `DenseMapDetector`.
+
+    Args:
+        maps: (N, 5, h, w) float32: a logit, then the natural logarithms of the distances from the cell's centre to the
+            left, top, right and bottom side of the box, in cells.
+        cell: pixels of the network's input to a cell.
+        threshold: least score; a box needs a higher one.
+
+    Returns:
+        For each of the N: boxes (M, 4) float32 in pixels of the input and their scores (M,) float32, not yet freed of
+        double ones. A score is the largest of its 3x3 neighbourhood.
+    """
+    scores = maps[:, 0].sigmoid()
+    left, top, right, bottom = (maps[:, 1:].clamp(-4, 6).exp() * cell).unbind(1)
+    x = (torch.arange(maps.shape[-1]) + 0.5) * cell
+    y = (torch.arange(maps.shape[-2])[:, None] + 0.5) * cell
+    boxes = torch.stack([x - left, y - top, x + right, y + bottom], dim=-1)
+    is_peak = (scores == F.max_pool2d(scores, 3, stride=1, padding=1)) & (scores > threshold) & boxes.isfinite().all(-1)
+    return [
+        (of_image[peaks].numpy(), heights[peaks].numpy())
+        for of_image, heights, peaks in zip(boxes, scores, is_peak, strict=True)
+    ]
+
+
+def _suppress_overlaps(xyxy: Float32, scores: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which boxes remain when each, best first, removes those that overlap it with an IoU above 0.6."""
+    import supervision as sv
+
+    return sv.box_non_max_suppression(np.column_stack([xyxy, scores]), iou_threshold=0.6)
+
+
+class HubDetector(PersonDetector):
+    """Any detector that transformers' `AutoModelForObjectDetection` loads, with its own image processor.
+
+    The processor works on the host. Half precision is by autocast, which leaves to float32 what loses by it.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        threshold: float,
+        classes: Sequence[str] | None,
+        max_people: int | None,
+        max_batch: int,
+    ) -> None:
+        """Load the network of `checkpoint`; the other arguments are those of `load_detector`."""
+        from transformers import AutoModelForObjectDetection
+
+        network = load_network(checkpoint, AutoModelForObjectDetection, torch.float32)
+        known = {int(number): str(label) for number, label in network.config.id2label.items()}
+        label_of = _choose_classes(checkpoint.name, known, classes)
+        super().__init__(checkpoint.name, label_of, device=device, max_people=max_people, max_batch=max_batch)
+        self._network = network.to(device)
+        self._processor = load_image_processor(checkpoint)
+        self._dtype = dtype
+        self._threshold = threshold
+
+    def _detect_batch(self, images: Sequence[Tensor]) -> list[Boxes]:
+        pictures = [image.flip(-1).cpu().numpy() for image in images]
+        inputs = self._processor(images=pictures, input_data_format="channels_last", return_tensors="pt")
+        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
+            outputs = self._network(**inputs.to(self.device))
+        outputs.logits, outputs.pred_boxes = outputs.logits.float().cpu(), outputs.pred_boxes.float().cpu()
+        results = self._processor.post_process_object_detection(
+            outputs, threshold=self._threshold, target_sizes=[picture.shape[:2] for picture in pictures]
+        )
+        wanted = torch.tensor(list(self.label_of))
+        found = []
+        for result in results:
+            chosen = torch.isin(result["labels"], wanted)
+            xyxy, scores, labels = (result[key][chosen].numpy() for key in ("boxes", "scores", "labels"))
+            found.append(Boxes(xyxy.astype(np.float32), scores.astype(np.float32), labels.astype(np.int64)))
+        return found
+
+
+def _choose_classes(name: str, known: dict[int, str], wanted: Sequence[str] | None) -> dict[int, str]:
+    """Return the classes of detector `name` to find, of those it knows; by name in any case, or by number."""
+    by_name: dict[str, list[int]] = {}
+    for number, label in known.items():
+        by_name.setdefault(label.lower(), []).append(number)
+    if wanted is None:
+        if _PERSON not in by_name:
+            raise UsageError(f"{name} knows no class called person: choose --classes from {', '.join(known.values())}")
+        wanted = [_PERSON]
+    chosen: dict[int, str] = {}
+    for text in wanted:
+        numbers = by_name.get(text.lower(), [int(text)] if text.isdecimal() and int(text) in known else [])
+        if not numbers:
+            close = difflib.get_close_matches(text.lower(), by_name, n=3, cutoff=0.6) or list(known.values())
+            raise UsageError(f"{name} knows no class {text!r}; there are {', '.join(close)}")
+        chosen |= {number: known[number] for number in numbers}
+    return chosen
+
+
+def _tidied(boxes: Boxes, height: int, width: int) -> Boxes:
+    """Return `boxes` clipped to the picture and best first, without empty and undefined ones."""
+    xyxy = np.clip(boxes.xyxy, 0, np.array([width, height, width, height], np.float32))
+    extent = xyxy[:, 2:] - xyxy[:, :2]  # NaN is not above 0
+    order = np.argsort(-boxes.scores, kind="stable")
+    kept = order[((extent > 0).all(axis=1) & np.isfinite(boxes.scores))[order]]
+    return Boxes(xyxy, boxes.scores, boxes.class_ids)[kept]

@@ -1,0 +1,206 @@
+"""A ViTPose network as one function from pixels to dense maps, without the work that transformers' forward could spare.
+
+It computes what `VitPoseForPoseEstimation` computes (transformers/models/vitpose and vitpose_backbone) from the same
+weights, for inputs of any number of whole patches. Knows nothing of pictures, boxes or the meaning of a map.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streampose.errors import ModelError, UsageError
+from streampose.models import Checkpoint, load_network
+
+if TYPE_CHECKING:
+    from transformers import VitPoseForPoseEstimation
+
+_CACHED_GRIDS = 32
+
+
+class DenseMapNetwork(nn.Module):
+    """Pixels (N, 3, H, W) to maps (N, C, s gh, s gw), for a grid of gh x gw = H/p x W/p patches of p pixels.
+
+    s is the decoder's scale, 4 for every published checkpoint. What differs from transformers' forward, all of it exact
+    up to rounding: other grids than the trained one work, their position embeddings resampled; of a mixture of experts
+    one chosen expert remains, as a plain layer; stages behind the last one that the decoder reads are left out; the
+    simple decoder convolves before it enlarges.
+    """
+
+    def __init__(self, model: VitPoseForPoseEstimation, dataset_index: int | None = None) -> None:
+        """Take over the parts of `model`, which must not be used any more.
+
+        Args:
+            model: an evaluating network of transformers; its device and dtype are kept.
+            dataset_index: the expert, 0..n-1; None takes the first, which in published checkpoints answers for COCO.
+
+        Raises:
+            UsageError: no such expert.
+        """
+        super().__init__()
+        parts: Any = model
+        backbone, config = parts.backbone, parts.backbone.config
+        expert_count = int(config.num_experts)
+        if dataset_index is not None and not 0 <= dataset_index < expert_count:
+            known = f"0..{expert_count - 1}" if expert_count > 1 else "only 0, having no experts"
+            raise UsageError(f"no dataset index {dataset_index}: this network knows {known}")
+        projection = backbone.embeddings.patch_embeddings.projection
+        self.patch_size: tuple[int, int] = tuple(projection.kernel_size)
+        """Pixels, (h, w)."""
+        height, width = backbone.embeddings.patch_embeddings.image_size
+        self.trained_grid = (height // self.patch_size[0], width // self.patch_size[1])
+        """Patches (gh, gw) that the position embeddings are for."""
+        self.projection = projection
+        self.positions = backbone.embeddings.position_embeddings
+        last_stage = max(config.stage_names.index(stage) for stage in backbone.out_features)
+        self.layers = backbone.encoder.layer[:last_stage]
+        if expert_count > 1:
+            for layer in self.layers:
+                layer.mlp = _chosen_expert(layer.mlp, dataset_index or 0)
+                layer.num_experts = 1
+        self.layernorm = backbone.layernorm
+        simple = bool(parts.config.use_simple_decoder)
+        self.head: nn.Module = _SimpleDecoder(parts.head) if simple else _ClassicDecoder(parts.head)
+        self.scale: int = int(parts.config.scale_factor) if simple else 4
+        """Cells of a map to a patch, along each axis."""
+        self.map_count = int(parts.config.num_labels)
+        """C, the maps of an input."""
+        self._positions_of_grid: dict[tuple[Any, ...], Tensor] = {}
+        self.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the maps (N, C, s gh, s gw) of `pixels` (N, 3, H, W), both in the network's dtype on its device.
+
+        Raises:
+            ValueError: H or W is no whole number of patches.
+        """
+        (rows, no_row), (columns, no_column) = (
+            divmod(size, patch) for size, patch in zip(pixels.shape[-2:], self.patch_size, strict=True)
+        )
+        if no_row or no_column:
+            raise ValueError(f"{tuple(pixels.shape[-2:])} pixels are no whole number of {self.patch_size} patches")
+        # The projection pads 2 pixels on every side, which for patches of more than 4 pixels adds no patch.
+        tokens = self.projection(pixels).flatten(2).transpose(1, 2) + self._position_embeddings(rows, columns)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        maps: Tensor = self.head(self.layernorm(tokens), rows, columns)
+        return maps
+
+    def _position_embeddings(self, rows: int, columns: int) -> Tensor:
+        """Return what is added to the (1, rows * columns, channels) patches of a grid.
+
+        Entry 0 belongs to no patch and is added to all of them, as in transformers. Another grid than the trained one
+        gets the others resampled bicubically, as in ViT and DINOv2.
+        """
+        key = (rows, columns, self.positions.device, self.positions.dtype)
+        if key not in self._positions_of_grid:
+            if len(self._positions_of_grid) >= _CACHED_GRIDS:
+                self._positions_of_grid.clear()
+            everywhere, grid = self.positions[:, :1], self.positions[:, 1:]
+            if (rows, columns) != self.trained_grid:
+                planes = grid.transpose(1, 2).reshape(1, -1, *self.trained_grid)
+                # Half precision would round the weights of the resampling as well.
+                planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
+                resampled = F.interpolate(planes, (rows, columns), mode="bicubic", align_corners=False)
+                grid = resampled.flatten(2).transpose(1, 2).to(grid.dtype)
+            self._positions_of_grid[key] = grid + everywhere
+        return self._positions_of_grid[key]
+
+
+def load_dense_map_network(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, *, dataset_index: int | None = None
+) -> DenseMapNetwork:
+    """Load a ViTPose checkpoint as a `DenseMapNetwork` on `device` in `dtype`.
+
+    Raises:
+        ModelError: the checkpoint is of another architecture or damaged.
+        UsageError: no expert answers to `dataset_index`.
+    """
+    from transformers import VitPoseForPoseEstimation
+
+    if checkpoint.model_type != "vitpose":
+        raise ModelError(f"{checkpoint.name} is no ViTPose network but of type {checkpoint.model_type}")
+    model = load_network(checkpoint, VitPoseForPoseEstimation, torch.float32)
+    # Folded and prepared in float32, so that nothing is rounded twice.
+    return DenseMapNetwork(model, dataset_index).to(device=device, dtype=dtype)
+
+
+def _chosen_expert(mlp: Any, index: int) -> nn.Module:
+    """Return transformers' mixture-of-experts layer with one expert as a plain one: its rows go under those of `fc2`.
+
+    The mixture computes `fc2` (shared) and, of the last channels, every expert; it then zeroes all but the chosen one.
+    """
+    shared, expert = mlp.fc2, mlp.experts[index]
+    joined = nn.Linear(
+        shared.in_features,
+        shared.out_features + expert.out_features,
+        device=shared.weight.device,
+        dtype=shared.weight.dtype,
+    )
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat([shared.weight, expert.weight]))
+        joined.bias.copy_(torch.cat([shared.bias, expert.bias]))
+    return nn.Sequential(mlp.fc1, mlp.act, joined)
+
+
+class _ClassicDecoder(nn.Module):
+    """Tokens (N, rows * columns, channels) through transformers' two deconvolutions, as they are."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
+        maps: Tensor = self.head(tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns))
+        return maps
+
+
+class _SimpleDecoder(nn.Module):
+    """ReLU, bilinear enlarging by s and a 3x3 convolution, in another order with the same result.
+
+    A 3x3 convolution is nine 1x1 convolutions, shifted by up to a cell with zeros moving in, and added. A 1x1
+    convolution commutes with the enlarging (one mixes channels, the other places), so it is done first, on 1/s^2 of the
+    places. Enlarging and shifting together are one small matrix for each axis:
+    `maps = sum over dy, dx of A[dy] low[dy, dx] A[dx]^T`.
+    """
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        weight = head.conv.weight  # (maps, channels, 3, 3)
+        self.map_count: int = weight.shape[0]
+        channels: int = weight.shape[1]
+        self.scale = int(head.upsampling.scale_factor)
+        self.pointwise = nn.Linear(channels, 9 * self.map_count, bias=False, device=weight.device, dtype=weight.dtype)
+        self.bias = nn.Parameter(head.conv.bias.detach()[:, None, None].clone())
+        with torch.no_grad():
+            self.pointwise.weight.copy_(weight.permute(2, 3, 0, 1).reshape(-1, channels))
+
+    def forward(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
+        low = self.pointwise(F.relu(tokens)).view(-1, rows, columns, 3, 3, self.map_count)
+        low = low.permute(0, 5, 3, 1, 4, 2)  # (N, map, dy, row, dx, column)
+        wide = low.reshape(-1, self.map_count, 3 * rows, 3 * columns) @ _enlarging(columns, self.scale, low).mT
+        maps: Tensor = _enlarging(rows, self.scale, low) @ wide + self.bias
+        return maps
+
+
+def _enlarging(size: int, scale: int, like: Tensor) -> Tensor:
+    """Return `_enlarging_matrix` on the device and in the dtype of `like`."""
+    return _enlarging_matrix(size, scale, like.device, like.dtype)
+
+
+@lru_cache(maxsize=2 * _CACHED_GRIDS)
+def _enlarging_matrix(size: int, scale: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the matrix (scale * size, 3 * size) that takes three rows of `size` cells, one after the other, to their
+    sum after bilinear enlarging and shifting by +1, 0 and -1 cells. Its entries are exact in every dtype for scale 4.
+    """
+    with torch.inference_mode(False):
+        rows = torch.eye(size, dtype=torch.float64)[None]
+        enlarged = F.interpolate(rows, scale_factor=scale, mode="linear", align_corners=False)[0].T
+        bordered = F.pad(enlarged, (0, 0, 1, 1))
+        shifted = [bordered[shift : shift + scale * size] for shift in range(3)]
+        return torch.cat(shifted, dim=1).to(device=device, dtype=dtype)

@@ -1,0 +1,234 @@
+"""Boxes to poses with any ViTPose checkpoint: the people of all frames together, in batches of a bounded size.
+
+Knows what a checkpoint says of its keypoints and its input; nothing of who is found where, or of time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from streampose.device import run_errors
+from streampose.errors import ModelError, UsageError
+from streampose.frames import Boxes, Float32, Skeleton
+from streampose.geometry import Blur, crop_people, crop_regions, decode_heatmaps, flip_back, to_frame
+from streampose.models import Checkpoint, resolve
+from streampose.network import load_dense_map_network
+
+DEFAULT_BLUR: Blur = "paper"
+
+# fmt: off
+COCO_NAMES = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)
+COCO_EDGES = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)
+# fmt: on
+"""The 19 edges of COCO's own annotations, as in the `edges` of the published ViTPose checkpoints, 0-based."""
+
+
+class PoseEstimator:
+    """A pose network with the way into it and out of it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        blur: str = DEFAULT_BLUR,
+        dataset_index: int | None = None,
+        flip_test: bool = False,
+        max_batch: int = 32,
+        allow_pickle: bool = False,
+    ) -> None:
+        """Load the network.
+
+        Args:
+            name: a bundled name, a folder in hub layout or a hub id; see `streampose.models.resolve`.
+            device, dtype: where and in which number format the network runs; keypoints are decoded in float32.
+            blur: how heatmaps are smoothed before a peak is refined; see `streampose.geometry.Blur`.
+            dataset_index: the expert of a mixture-of-experts checkpoint; None takes the first.
+            flip_test: average the heatmaps with those of the mirrored crops.
+            max_batch: most crops that go through the network together.
+            allow_pickle: take weights that are no safetensors, where there are no others.
+
+        Raises:
+            UsageError: an unknown blur or dataset index; a flip test without known pairs of keypoints.
+            ModelError: the checkpoint cannot be found or loaded, or is not for poses.
+        """
+        if blur not in get_args(Blur):
+            raise UsageError(f"no blur {blur!r}: one of {', '.join(get_args(Blur))}")
+        checkpoint = resolve(name, allow_pickle=allow_pickle)
+        if task := checkpoint.config.get("streampose_task"):
+            raise ModelError(f"{name} is for {task}, not for poses: take it as --detector")
+        self.name = name
+        self._network = load_dense_map_network(checkpoint, device, dtype, dataset_index=dataset_index)
+        self.device = device
+        self._dtype = dtype
+        self._size = _input_size(checkpoint, self._network.patch_size, self._network.trained_grid)
+        self._mean, self._std = checkpoint.normalisation()
+        self.skeleton = skeleton_of(checkpoint, self._network.map_count)
+        if flip_test and not self.skeleton.flip_pairs:
+            raise UsageError(f"{name} does not say which keypoints are left and right: leave --flip-test out")
+        self._flip_test = flip_test
+        self._blur: Blur = "hf" if blur == "hf" else "paper"
+        self._max_batch = max_batch
+
+    @property
+    def keypoint_count(self) -> int:
+        """K, the keypoints of a person."""
+        return len(self.skeleton.names)
+
+    def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
+        """Find the keypoints of the people in each image.
+
+        Args:
+            images: each (H, W, 3) uint8 BGR on the network's device; of any sizes.
+            boxes: the people of each image, in its pixels.
+
+        Returns:
+            For each image, in order: keypoints (N, K, 2) float32 in its pixels, in the order of the boxes, and scores
+            (N, K) float32, the heights of the heatmaps' peaks; all zero for a keypoint that has no finite heatmap.
+
+        Raises:
+            ModelError: the network failed, such as by running out of memory.
+        """
+        with torch.inference_mode(), run_errors(self.name, self.device, "--pose-batch"):
+            found = [
+                self._of_batch(images, boxes, batch) for batch in _batches([len(b) for b in boxes], self._max_batch)
+            ]
+        people = np.concatenate([np.zeros((0, self.keypoint_count, 3), np.float32), *found])
+        ends = np.cumsum([len(b) for b in boxes])[:-1]
+        of_images = np.split(people, ends) if len(boxes) else []
+        return [(np.ascontiguousarray(of[..., :2]), np.ascontiguousarray(of[..., 2])) for of in of_images]
+
+    def _of_batch(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes], batch: Sequence[tuple[int, int, int]]
+    ) -> Float32:
+        """Return (M, K, 3) x, y, score of the people in `batch`: (image, first person, person after the last)."""
+        height, width = self._size
+        xyxy = np.concatenate([boxes[image].xyxy[first:stop] for image, first, stop in batch])
+        regions = crop_regions(torch.from_numpy(xyxy).to(self.device), height=height, width=width)
+        crops = torch.empty((len(regions), 3, height, width), dtype=self._dtype, device=self.device)
+        start = 0
+        for image, first, stop in batch:
+            end = start + stop - first
+            crop_people(
+                images[image],
+                regions[start:end],
+                height=height,
+                width=width,
+                mean=self._mean,
+                std=self._std,
+                out=crops[start:end],
+            )
+            start = end
+        heatmaps = self._network(crops).float()
+        if self._flip_test:
+            mirrored = self._network(crops.flip(-1)).float()
+            heatmaps = (heatmaps + flip_back(mirrored, self.skeleton.flip_pairs)) / 2
+        cells, scores = decode_heatmaps(heatmaps, self._blur)
+        keypoints = to_frame(cells, regions, height=heatmaps.shape[-2], width=heatmaps.shape[-1])
+        people = torch.cat([keypoints, scores[..., None]], dim=-1)
+        return torch.where(people.isfinite().all(-1, keepdim=True), people, 0.0).cpu().numpy()
+
+
+def _batches(counts: Sequence[int], limit: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Deal the people of several images, `counts` each, in order into batches of at most `limit`; a batch lists its
+    parts as (image, first person, person after the last).
+    """
+    batch: list[tuple[int, int, int]] = []
+    room = limit
+    for image, count in enumerate(counts):
+        first = 0
+        while first < count:
+            stop = min(first + room, count)
+            batch.append((image, first, stop))
+            room -= stop - first
+            first = stop
+            if room == 0:
+                yield batch
+                batch, room = [], limit
+    if batch:
+        yield batch
+
+
+def _input_size(checkpoint: Checkpoint, patch: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a crop in pixels, by default those that the network was trained on."""
+    size: Any = checkpoint.preprocessing.get("size")
+    if size is None:
+        return patch[0] * grid[0], patch[1] * grid[1]
+    try:
+        height, width = int(size["height"]), int(size["width"])
+    except (TypeError, LookupError, ValueError) as error:
+        raise ModelError(
+            f"{checkpoint.name}: its preprocessor_config.json has no height and width in `size`"
+        ) from error
+    if height <= 0 or width <= 0 or height % patch[0] or width % patch[1]:
+        raise ModelError(
+            f"{checkpoint.name}: crops of {height}x{width} pixels (preprocessor_config.json) are no whole number of "
+            f"patches of {patch[0]}x{patch[1]}"
+        )
+    return height, width
+
+
+def skeleton_of(checkpoint: Checkpoint, count: int) -> Skeleton:
+    """Return the skeleton of `count` keypoints that a checkpoint's `config.json` describes.
+
+    Names come from `id2label`; edges from `edges`, which only some checkpoints have; pairs from `flip_pairs` (an extra
+    of this project's checkpoints) or from names that differ only in left and right. 17 keypoints without names of
+    their own are taken for COCO's, and COCO's keypoints without edges get COCO's. Other keypoints may have no edges.
+
+    Raises:
+        ModelError: an edge or pair names a keypoint that there is not.
+    """
+    labels = checkpoint.channel_names
+    names = tuple(labels.get(index, f"LABEL_{index}") for index in range(count))
+    if count == len(COCO_NAMES) and all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+        names = COCO_NAMES
+    edges = _index_pairs(checkpoint, "edges", count)
+    if edges is None:
+        is_coco = [_words(name) for name in names] == [_words(name) for name in COCO_NAMES]
+        edges = COCO_EDGES if is_coco else ()
+    flip_pairs = _index_pairs(checkpoint, "flip_pairs", count)
+    return Skeleton(names, edges, _mirrored(names) if flip_pairs is None else flip_pairs)
+
+
+def _index_pairs(checkpoint: Checkpoint, key: str, count: int) -> tuple[tuple[int, int], ...] | None:
+    pairs = checkpoint.config.get(key)
+    if pairs is None:
+        return None
+    try:
+        checked = tuple((int(first), int(second)) for first, second in pairs)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{checkpoint.name}: `{key}` in its config.json is no list of pairs of numbers") from error
+    for index in (index for pair in checked for index in pair):
+        if not 0 <= index < count:
+            raise ModelError(f"{checkpoint.name}: `{key}` in its config.json names keypoint {index} of 0..{count - 1}")
+    return checked
+
+
+def _mirrored(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Return (left, right) for names that differ in nothing else, such as `L_Eye` and `R_Eye`."""
+    number_of = {_words(name): index for index, name in enumerate(names)}
+    pairs = []
+    for words, left in number_of.items():
+        right = number_of.get(tuple("right" if word == "left" else word for word in words))
+        if "left" in words and right is not None:
+            pairs.append((left, right))
+    return tuple(pairs)
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """Return the words of a keypoint's name in small letters, `l` and `r` written out."""
+    sides = {"l": "left", "r": "right"}
+    return tuple(sides.get(word, word) for word in re.split(r"[^a-z0-9]+", name.lower()))

@@ -1,0 +1,174 @@
+"""The sound of a recording, copied packet by packet into another container. Nothing is decoded."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+
+import av
+from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from streampose.errors import describe
+
+log = logging.getLogger("streampose")
+
+CUT_AFTER_S = 1.0
+"""When the recording's pictures go on for longer than this behind the last written one, the run was left early."""
+
+SILENT_AFTER_S = 60.0
+"""A track without a packet in so many seconds is left out: MP4 keeps all packets in memory until each track has one."""
+
+
+@dataclass
+class _Track:
+    target: AudioStream
+    strip_adts: BitStreamFilterContext | None
+    """Set where each packet has a header of its own (AAC in MPEG-TS) that the target's container does not want."""
+    last_dts: int | None = None
+
+
+class Sound:
+    """The sound tracks of one recording on their way into a container; end quietly where the recording is damaged."""
+
+    def __init__(self, path: str, output: OutputContainer, name: str) -> None:
+        """Add the sound tracks of the recording at `path` to `output`, which must not have started.
+
+        A track that the container cannot hold is left out with a warning that names the file as `name`. Raises
+        `av.FFmpegError` when the recording cannot be opened.
+        """
+        first = _first_packets(path)
+        self._output = output
+        self._input = av.open(f"file:{path}")
+        self._tracks: dict[int, _Track] = {}
+        for stream in self._input.streams.audio:
+            codec = stream.codec_context.name
+            if stream.index not in first:
+                log.warning("%s goes without a sound track that is silent for %.0f s", name, SILENT_AFTER_S)
+            elif not _holds(output.format.name, stream):
+                log.warning(
+                    "%s goes without its %s sound, which its container cannot hold; others are .mkv .mov .mp4",
+                    name,
+                    codec,
+                )
+            else:
+                self._tracks[stream.index] = _add(stream, output, first[stream.index])
+        self._packets = self._read()
+        self._waiting: tuple[float, Packet[Stream]] | None = None
+
+    def copy_until(self, time_s: float) -> None:
+        """Copy what begins before `time_s` of the recording's own time."""
+        for _, packet in self._before(time_s):
+            self._copy(packet)
+
+    def finish(self, end_s: float) -> None:
+        """Copy the rest, but only up to `end_s`, the end of the last picture, where the recording's pictures go on."""
+        behind: list[Packet[Stream]] = []
+        for time_s, packet in self._before(inf):
+            if packet.stream.index not in self._tracks:
+                if time_s > end_s + CUT_AFTER_S:
+                    return
+            elif time_s < end_s:
+                self._copy(packet)
+            else:
+                behind.append(packet)
+        for packet in behind:
+            self._copy(packet)
+
+    def close(self) -> None:
+        """Let go of the recording; safe twice."""
+        self._input.close()
+
+    def _read(self) -> Iterator[tuple[float, Packet[Stream]]]:
+        """Yield the packets of the tracks, and of the pictures to tell where those end, with their times."""
+        if not self._tracks:
+            return
+        pictures = self._input.streams.best("video")
+        streams = [self._input.streams[index] for index in self._tracks]
+        try:
+            for packet in self._input.demux([*streams, *([] if pictures is None else [pictures])]):
+                time_s = _time_s(packet)
+                if time_s is not None:
+                    yield time_s, packet
+        except av.FFmpegError as error:
+            log.debug("the sound ends at a damaged place: %s", describe(error))
+
+    def _before(self, time_s: float) -> Iterator[tuple[float, Packet[Stream]]]:
+        while True:
+            waiting = self._waiting or next(self._packets, None)
+            if waiting is None or waiting[0] >= time_s:
+                self._waiting = waiting
+                return
+            self._waiting = None
+            yield waiting
+
+    def _copy(self, packet: Packet[Stream]) -> None:
+        track = self._tracks.get(packet.stream.index)
+        if track is None:
+            return
+        if track.last_dts is not None and packet.dts is not None and packet.dts <= track.last_dts:
+            return  # the muxer refuses a time that does not grow
+        track.last_dts = packet.dts
+        time_base = packet.time_base
+        for copied in [packet] if track.strip_adts is None else track.strip_adts.filter(packet):
+            copied.time_base = time_base
+            copied.stream = track.target
+            self._output.mux_one(copied)
+
+
+def _time_s(packet: Packet[Stream]) -> float | None:
+    """The packet's time in seconds; None for one without, as the empty one at the end."""
+    ticks = packet.dts if packet.pts is None else packet.pts
+    return None if ticks is None else float(ticks * packet.time_base)
+
+
+def _first_packets(path: str) -> dict[int, Packet[Stream]]:
+    """Return the first packet of each sound track, by stream index, as far as they come within `SILENT_AFTER_S`."""
+    first: dict[int, Packet[Stream]] = {}
+    with av.open(f"file:{path}") as source, suppress(av.FFmpegError):
+        missing = {stream.index for stream in source.streams.audio}
+        begin_s: float | None = None
+        for packet in source.demux() if missing else ():
+            time_s = _time_s(packet)
+            if time_s is None:
+                continue
+            begin_s = time_s if begin_s is None else begin_s
+            if packet.stream.index in missing:
+                first[packet.stream.index] = packet
+                missing.remove(packet.stream.index)
+            if not missing or time_s > begin_s + SILENT_AFTER_S:
+                break
+    return first
+
+
+def _holds(format_name: str, stream: AudioStream) -> bool:
+    """Return whether a container can hold the stream's codec: FFmpeg is certain only when it writes a header."""
+    probe = av.open(io.BytesIO(), "w", format=format_name)
+    try:
+        probe.add_stream_from_template(stream)
+        probe.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    finally:
+        with suppress(av.FFmpegError):
+            probe.close()
+    return True
+
+
+def _add(stream: AudioStream, output: OutputContainer, first: Packet[Stream]) -> _Track:
+    target = output.add_stream_from_template(stream)
+    if "language" in stream.metadata:
+        target.metadata["language"] = stream.metadata["language"]
+    # FFmpeg's MP4 muxer with `delay_moov` refuses AAC whose packets have headers; its Matroska muxer strips them.
+    if stream.codec_context.name != "aac" or stream.codec_context.extradata or output.format.name == "matroska":
+        return _Track(target, None)
+    configured = BitStreamFilterContext("aac_adtstoasc", in_stream=stream).filter(first)
+    target.codec_context.extradata = bytes(configured[0].get_sidedata("new_extradata"))
+    return _Track(target, BitStreamFilterContext("aac_adtstoasc", in_stream=stream))

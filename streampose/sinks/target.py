@@ -1,0 +1,113 @@
+"""Where a file may be written: the checks before a run, the file's birth, and what a failing disk is called.
+
+Knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from streampose.errors import SinkError, UsageError, describe, redact
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def name_of(target: str | os.PathLike[str]) -> str:
+    """Return how messages name `target`: as the user wrote it, credentials redacted."""
+    return redact(os.fspath(target))
+
+
+def check_file(path: Path, *, overwrite: bool, source_path: str | None) -> None:
+    """Raise when `path` cannot become a file of ours; nothing on disk is changed.
+
+    Raises:
+        UsageError: it is a folder, the source itself, below a file, or exists and `overwrite` is False.
+        SinkError: nobody lets us write there.
+    """
+    name = name_of(path)
+    if path.is_dir():
+        raise UsageError(f"{name} is a folder: name a file in it, or a folder of pictures as {name}/")
+    if path.exists():
+        if is_same(path, source_path):
+            raise UsageError(f"{name} is the source itself: name another file")
+        if not overwrite:
+            raise UsageError(f"{name} exists: name another file, or replace it with --overwrite")
+        if not os.access(path, os.W_OK):
+            raise SinkError(f"cannot write {name}: permission denied")
+    check_folder(path.parent, name)
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Raise when `folder` cannot hold what `name` is to write: its nearest existing parent is a file or closed to us.
+
+    Raises:
+        UsageError: a part of the path is a file.
+        SinkError: nobody lets us write there.
+    """
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UsageError(f"cannot write {name}: {name_of(nearest)} is a file, not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise SinkError(f"cannot write {name}: permission denied in {name_of(nearest)}")
+
+
+def is_same(path: Path, source_path: str | None) -> bool:
+    """Return whether `path` is the very file or folder that the run reads."""
+    if source_path is None:
+        return False
+    try:
+        return path.samefile(source_path)
+    except OSError:
+        return False
+
+
+def make_folder(folder: Path, name: str) -> None:
+    """Create `folder` and its parents. Raises `SinkError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failed(name, error) from error
+
+
+def create(path: Path, *, overwrite: bool) -> int:
+    """Return a descriptor for writing `path` from its start; a file that appeared after the checks is not replaced.
+
+    Raises `SinkError`.
+    """
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if overwrite else os.O_EXCL), 0o666)
+    except FileExistsError as error:
+        raise SinkError(f"{name_of(path)} has appeared since the start: replace it with --overwrite") from error
+    except OSError as error:
+        raise failed(name_of(path), error) from error
+
+
+def settle(path: Path) -> int:
+    """Return the size of the file at `path` in bytes; an empty one, to which nothing could be written, is removed.
+
+    Raises `SinkError`.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes == 0 and path.is_file():
+            path.unlink()
+    except OSError as error:
+        raise failed(name_of(path), error) from error
+    return size_bytes
+
+
+def failed(name: str, error: OSError) -> SinkError:
+    """Return the error for a write to `name` that the system refused."""
+    if error.errno in _FULL:
+        return SinkError(f"cannot write {name}: no space left ({describe(error)}); make room or name another place")
+    return SinkError(f"cannot write {name}: {describe(error)}")
+
+
+def frames_and_size(name: str, frames: int, size_bytes: int) -> str:
+    """Return the summary of a finished file, as `out/demo.mp4: 200 frames, 2.1 MB`."""
+    size = f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
+    return f"{name}: {frames} {'frame' if frames == 1 else 'frames'}, {size}"

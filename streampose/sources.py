@@ -1,0 +1,490 @@
+"""Text to source: what can be named as an input, and how its pictures and their times are read.
+
+Nothing here knows what happens to a frame afterwards. A source that opened has already shown its first picture, so
+whatever cannot be read at all is known before a network is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import glob
+import os
+import re
+import stat
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Sequence
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import av
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from streampose.errors import SourceError, UsageError, describe
+from streampose.frames import Frame, Image, SourceInfo
+
+DEMO = "demo"
+"""The text that means the bundled clip; a file of that name is `./demo`."""
+PICTURE_SUFFIXES = frozenset(
+    [".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
+)
+"""Endings, in small letters, of the files that are read as single pictures; every other file is read as a video."""
+PICTURES_PER_S = 25
+"""Pictures carry no time: they follow each other at this rate, the one FFmpeg gives to a folder of pictures."""
+
+
+class Source(ABC):
+    """Where frames come from: a context manager, read by one thread, closed by whoever opened it."""
+
+    info: SourceInfo
+    """Known as soon as the source is open."""
+
+    @abstractmethod
+    def frames(self) -> Iterator[Frame]:
+        """Yield what is left of the source, frame by frame, and end where it ends; a consumer stops by stopping to ask.
+
+        Raises:
+            SourceError: behind the last good frame, when the source is damaged.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back files and threads; safe twice. Called when no thread is inside `frames` any more."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_source(text: str | os.PathLike[str], *, name: str | None = None) -> Source:
+    """Open the source that `text` names and read its first picture.
+
+    Args:
+        text: a video file, a picture, a folder or a glob pattern of pictures (`**` goes through folders), or `demo`. A
+            path object always means a file or folder.
+        name: the `source_id` of its frames; made from `text` where it is not given.
+
+    Raises:
+        UsageError: no source of this version is named so.
+        SourceError: the source is missing, unreadable, damaged from its first picture on, or without pictures.
+    """
+    spelled = os.fspath(text)
+    if not spelled:
+        raise UsageError(f"an empty source: give {_READABLE}")
+    if name is not None and (not name.isprintable() or not name.strip(" .") or "/" in name):
+        raise UsageError(
+            f"{name!r} cannot name a source: it becomes part of file names, so it needs a letter and no '/'"
+        )
+    if isinstance(text, str):
+        if text == DEMO:
+            from streampose.models import demo_clip
+
+            return _VideoFile(demo_clip(), text, name or DEMO)
+        if _LIVE.fullmatch(text):
+            raise UsageError(f"{text}: cameras and streams cannot be read by this version; give {_READABLE}")
+    try:
+        return _open_path(spelled, name)
+    except OSError as error:
+        raise SourceError(f"{spelled} cannot be opened: {describe(error)}") from error
+
+
+_READABLE = "a video file, a picture, a folder or glob of pictures, or 'demo'"
+_LIVE = re.compile(r"-|\d+|/dev/video\d+|[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
+
+
+def _open_path(spelled: str, name: str | None) -> Source:
+    path = Path(spelled)
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        if glob.has_magic(spelled):
+            found = [Path(match) for match in glob.glob(spelled, recursive=True)]  # noqa: PTH207 Path.glob refuses "/a/*"
+            return _open_pictures([p for p in found if _is_picture(p)], None, spelled, name)
+        raise SourceError(f"{spelled} does not exist{_suggestion(path)}") from None
+    except ValueError as error:  # a null byte
+        raise SourceError(f"{spelled!r} cannot be opened: {describe(error)}") from error
+    if stat.S_ISDIR(status.st_mode):
+        inside = [p for p in path.iterdir() if _is_picture(p) and not p.name.startswith(".")]
+        return _open_pictures(inside, path, spelled, name)
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{spelled} is neither a file nor a folder")
+    if status.st_size == 0:
+        raise SourceError(f"{spelled} is empty (0 bytes)")
+    source_id = name or _file_safe(path.stem)
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return _Pictures([path], path.parent, spelled, source_id)
+    return _VideoFile(path, spelled, source_id)
+
+
+def _open_pictures(files: Sequence[Path], folder: Path | None, spelled: str, name: str | None) -> Source:
+    if not files:
+        raise SourceError(
+            f"{spelled}: no pictures there (known by their endings: {' '.join(sorted(PICTURE_SUFFIXES))})"
+        )
+    folder = folder or Path(os.path.commonpath([p.parent for p in files]))
+    return _Pictures(sorted(files, key=_natural), folder, spelled, name or _file_safe(folder.resolve().name))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    """Return a sort key that puts img2 before img10 and still tells A01 from a1."""
+    text = path.as_posix()
+    parts = re.split(r"([0-9]+)", text.casefold())
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], text
+
+
+def _suggestion(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f": there is no folder {path.parent}"
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # a folder that may be entered but not listed
+        names = [beside.name for beside in path.parent.iterdir()]
+    close = difflib.get_close_matches(path.name, names, n=3)
+    return f"; did you mean {' or '.join(str(path.with_name(match)) for match in close)}?" if close else ""
+
+
+def _file_safe(stem: str) -> str:
+    # 100: a file name holds 255 bytes, and sinks add their own endings.
+    return re.sub(r"[^\w.-]+", "_", stem).strip("._")[:100] or "source"
+
+
+class _Shot(NamedTuple):
+    pts_s: float
+    image: Image
+    file: str | None
+
+
+class _Recorded(Source):
+    """A source that is read once, from its first picture to its last."""
+
+    def __init__(self) -> None:
+        self._reader = self._read()
+        self._shots: Iterator[_Shot] = chain([next(self._reader)], self._reader)
+        self._index = 0
+
+    @abstractmethod
+    def _read(self) -> Generator[_Shot]:
+        """Own everything that needs closing; set `info` before the first shot; raise `SourceError` if there is none."""
+
+    def frames(self) -> Iterator[Frame]:
+        for shot in self._shots:
+            index, self._index = self._index, self._index + 1
+            yield Frame(self.info.source_id, index, shot.pts_s, time.monotonic(), shot.image, shot.file)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._shots = iter(())
+
+
+class _Pictures(_Recorded):
+    """Picture files in a given order, by OpenCV: EXIF orientation applied, alpha dropped, 16 bits scaled to 8."""
+
+    def __init__(self, files: Sequence[Path], folder: Path, text: str, source_id: str) -> None:
+        self._files = files
+        self._folder = folder
+        self._text = text
+        self._source_id = source_id
+        super().__init__()
+
+    def _read(self) -> Generator[_Shot]:
+        bad: list[str] = []
+        cause: Exception | None = None
+        count = 0
+        for path in self._files:
+            file = path.relative_to(self._folder).as_posix()
+            try:
+                image = _read_picture(path)
+            except (OSError, ValueError, cv2.error) as error:
+                bad.append(file)
+                cause = cause or error
+                continue
+            if count == 0:
+                self.info = self._describe(image)
+            yield _Shot(count / PICTURES_PER_S, image, file)
+            count += 1
+        if bad:
+            which = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
+            where = self._text if len(self._files) == 1 else f"{self._text}: {len(bad)} of {len(self._files)} ({which})"
+            reason = describe(cause) if isinstance(cause, OSError) else "damaged, or not a picture"
+            raise SourceError(f"{where} cannot be read: {reason}") from cause
+
+    def _describe(self, first: Image) -> SourceInfo:
+        height, width = first.shape[:2]
+        return SourceInfo(
+            source_id=self._source_id,
+            text=self._text,
+            width=width,
+            height=height,
+            fps=float(PICTURES_PER_S),
+            time_base=Fraction(1, PICTURES_PER_S),
+            frame_count=len(self._files),
+            is_live=False,
+        )
+
+
+def _read_picture(path: Path) -> Image:
+    # imdecode and not imread, which cannot open every file name on every system.
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"OpenCV cannot decode {path}")
+    return np.asarray(image, np.uint8)
+
+
+_CONTAINERS = (
+    "3gp,apng,asf,av1,avi,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,"
+    "ogg,rm,vc1,vvc,webm,wtv,yuv4mpegpipe,"
+    "aac,aiff,flac,mp3,wav"
+)
+"""What FFmpeg may take a file for. Playlists, scripts and the like are missing on purpose: they make it open other
+files and network addresses. The sound formats of the last line are there to be told that they hold no video."""
+_DECLARES_DURATION = frozenset(["mov", "matroska", "avi", "flv"])
+"""Containers whose header says how long they are; elsewhere FFmpeg guesses it from what is there."""
+
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+"""By quarters counter-clockwise, as FFmpeg's display matrix counts them."""
+_UNSPECIFIED_MATRIX = 2
+_KNOWN_MATRICES = frozenset([0, 1, _UNSPECIFIED_MATRIX, 4, 5, 6, 7, 9])
+"""FFmpeg's numbers (AVColorSpace) of the matrices that its converter knows (swscale 9.5). It refuses pictures that name
+another, some of them by mistake; they are read as those that name none, with BT.601."""
+
+
+class _VideoFile(_Recorded):
+    """A video file, by FFmpeg: its own times, upright, every frame that can be decoded without an error."""
+
+    def __init__(self, path: Path, text: str, source_id: str) -> None:
+        self._path = path
+        self._text = text
+        self._source_id = source_id
+        super().__init__()
+
+    def _read(self) -> Generator[_Shot]:
+        # One reformatter for all frames: `VideoFrame.to_ndarray(format=...)` makes a new one each time, which takes
+        # longer than decoding the frame.
+        to_bgr = VideoReformatter()
+        pts_s: float | None = None
+        with self._opened() as (container, stream):
+            decoding = _Decoding(container, stream, "AUTO")
+            time_base = stream.time_base or Fraction(1, av.time_base)
+            rate = stream.average_rate or stream.guessed_rate
+            clock = _Clock(time_base, rate)
+            declared_end_s = _declared_end_s(container)
+            for frame in chain(decoding.frames(), self._tail(decoding)):
+                image = self._to_image(frame, to_bgr)
+                if pts_s is None:
+                    self.info = self._describe(container, stream, image, time_base, rate)
+                ticks = clock.tick(frame.pts)
+                pts_s = ticks * time_base.numerator / time_base.denominator
+                yield _Shot(pts_s, image, None)
+        fault = decoding.fault
+        if pts_s is None:
+            reason = fault.reason if fault else "the file ends before the first one"
+            what = f"has no picture that can be decoded ({reason})"
+            raise SourceError(f"{self._text} {what}") from fault and fault.cause
+        if declared_end_s is not None and decoding.reached_s < declared_end_s - max(1.0, 0.01 * declared_end_s):
+            what = f"ends at {decoding.reached_s:.1f} s of {declared_end_s:.1f} s: the file is cut off"
+            raise SourceError(f"{self._text} {what}") from fault and fault.cause
+        if fault:
+            what = f"is damaged near {fault.at_s:.1f} s ({fault.reason}); every picture that could be decoded was read"
+            raise SourceError(f"{self._text} {what}") from fault.cause
+
+    def _to_image(self, frame: VideoFrame, to_bgr: VideoReformatter) -> Image:
+        if frame.colorspace not in _KNOWN_MATRICES:
+            frame.colorspace = _UNSPECIFIED_MATRIX
+        try:
+            bgr = to_bgr.reformat(frame, format="bgr24").to_ndarray()
+        except av.FFmpegError as error:
+            what = f"holds pictures ({frame.format.name}) that cannot be converted to BGR: {_reason(error)}"
+            raise SourceError(f"{self._text} {what}") from error
+        turn = _TURNS.get(round(frame.rotation / 90) % 4)
+        return np.ascontiguousarray(bgr if turn is None else cv2.rotate(bgr, turn), np.uint8)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        # "file:" keeps FFmpeg from taking a name with a colon for an address.
+        options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+        try:
+            container = av.open(f"file:{self._path}", "r", options=options, metadata_errors="replace")
+        except av.ArgumentError as error:
+            reason = "of a kind that is not read as a video (playlists and scripts that name other files are refused)"
+            raise SourceError(f"{self._text} is {reason}") from error
+        except (av.InvalidDataError, av.EOFError) as error:
+            raise SourceError(f"{self._text} is not a video, or lacks its beginning or index") from error
+        except av.FFmpegError as error:
+            raise SourceError(f"{self._text} cannot be opened: {_reason(error)}") from error
+        with container:
+            # The cover picture of a sound file is a video stream to FFmpeg.
+            videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+            if not videos:
+                raise SourceError(f"{self._text} has no video stream")
+            if videos[0].codec_context is None:
+                raise SourceError(f"{self._text}: this FFmpeg has no decoder for its video; convert it to H.264 first")
+            yield container, videos[0]
+
+    def _tail(self, decoding: _Decoding) -> Iterator[VideoFrame]:
+        """Decode again, on one thread, what lies behind the last frame of `decoding` where frames are missing there.
+
+        Frame threads hold the last frames back until the decoder is flushed, and PyAV's flush (18.1) stops without a
+        word at the first one that cannot be decoded; the good ones behind it would be lost. Some codecs have packets
+        that show nothing: they cost a second look and bring no frame twice.
+        """
+        after = decoding.last_pts
+        # Where frames carry no times nothing tells which of them are missing.
+        if decoding.outstanding <= 0 or (decoding.good and after is None):
+            return
+        with self._opened() as (container, stream):
+            if after is not None:
+                # Without the seek it takes longer, no more.
+                with contextlib.suppress(av.FFmpegError):
+                    container.seek(after, stream=stream)
+            again = _Decoding(container, stream, "NONE")
+            for frame in again.frames():
+                if after is None or (frame.pts is not None and frame.pts > after):
+                    yield frame
+            decoding.fault = decoding.fault or again.fault
+
+    def _describe(
+        self, container: InputContainer, stream: VideoStream, first: Image, time_base: Fraction, rate: Fraction | None
+    ) -> SourceInfo:
+        height, width = first.shape[:2]
+        length = container.duration or 0
+        if "matroska" in container.format.name:
+            length -= max(0, container.start_time or 0)  # its duration counts from 0
+        estimate = round(length * rate / av.time_base) if length > 0 and rate else None
+        return SourceInfo(
+            source_id=self._source_id,
+            text=self._text,
+            width=width,
+            height=height,
+            fps=float(rate) if rate else None,
+            time_base=time_base,
+            frame_count=stream.frames or estimate,
+            is_live=False,
+            path=str(self._path),
+        )
+
+
+class _Fault(NamedTuple):
+    at_s: float
+    reason: str
+    cause: Exception | None = None
+
+
+class _Decoding:
+    """One pass of a decoder over a file's packets: its good frames, and what was wrong with the others."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, thread_type: str) -> None:
+        self._container = container
+        self._stream = stream
+        self._context = stream.codec_context
+        # AUTO or NONE: with SLICE alone FFmpeg's H.264 decoder (8.1) does not mark the pictures that it patched up.
+        self._context.thread_type = thread_type
+        # MPEG-TS flags packets that are whole wherever its counters jump, as between joined recordings.
+        self._flags_are_exact = container.format.name != "mpegts"
+        self.fault: _Fault | None = None
+        """The first one."""
+        self.outstanding = 0
+        """Packets that have given neither a frame nor an error."""
+        self.good = 0
+        """Frames yielded."""
+        self.last_pts: int | None = None
+        """The latest of the good frames' times, in ticks of the stream."""
+        self.reached_s = 0.0
+        """Where the last whole packet of any stream ends."""
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Yield the good frames; never raises for what is in the file."""
+        try:
+            for packet in self._container.demux():
+                at = packet.pts if packet.pts is not None else packet.dts
+                if packet.is_corrupt and self._flags_are_exact:
+                    self._note("a packet is incomplete")
+                    continue
+                if at is not None and packet.time_base is not None:
+                    self.reached_s = max(self.reached_s, float((at + (packet.duration or 0)) * packet.time_base))
+                if packet.stream_index == self._stream.index and packet.size:
+                    self.outstanding += 1
+                    yield from self._decode(packet)
+        except av.FFmpegError as error:
+            self._note(_reason(error), error)
+        yield from self._decode(None)
+
+    def _decode(self, packet: Packet[Any] | None) -> Iterator[VideoFrame]:
+        try:
+            frames = self._context.decode(packet)
+        except av.FFmpegError as error:
+            self.outstanding -= packet is not None
+            self._note(_reason(error), error)
+            return
+        self.outstanding -= len(frames)
+        for frame in frames:
+            if frame.is_corrupt:
+                self._note("a picture is incomplete")
+                continue
+            if frame.pts is not None:
+                self.last_pts = frame.pts if self.last_pts is None else max(self.last_pts, frame.pts)
+            self.good += 1
+            yield frame
+
+    def _note(self, reason: str, cause: Exception | None = None) -> None:
+        if self.fault is None:
+            time_base = self._stream.time_base or Fraction(1, av.time_base)
+            self.fault = _Fault(float((self.last_pts or 0) * time_base), reason, cause)
+
+
+class _Clock:
+    """Makes strictly increasing times out of those a file gives, in whole ticks; good ones stay as they are."""
+
+    def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
+        self._step = max(1, round(1 / (rate or PICTURES_PER_S) / time_base))
+        self._jump = max(1, round(1 / time_base))  # a second
+        self._offset = 0
+        self._last: int | None = None
+
+    def tick(self, pts: int | None) -> int:
+        """Return the time of the next frame, whose file says `pts`."""
+        if self._last is None:
+            self._last = pts or 0
+        elif pts is None:
+            self._last += self._step
+        elif pts > self._last:
+            self._offset = 0
+            self._last = pts
+        elif self._last - (pts + self._offset) > self._jump:
+            # The file's clock started anew, as in joined recordings: go on from here.
+            self._offset = self._last + self._step - pts
+            self._last += self._step
+        else:
+            # A repeated or swapped time: the least shift that keeps the order.
+            self._last = max(self._last + 1, pts + self._offset)
+        return self._last
+
+
+def _reason(error: av.FFmpegError) -> str:
+    """Return FFmpeg's own words, without the number and the file name around them."""
+    return error.strerror or type(error).__name__
+
+
+def _declared_end_s(container: InputContainer) -> float | None:
+    """Return the time before which a whole file cannot end; None where its header does not say."""
+    if container.duration is None or _DECLARES_DURATION.isdisjoint(container.format.name.split(",")):
+        return None
+    # Matroska's duration counts from 0, that of the others from the first frame: the earlier end is the safe one.
+    return container.duration / av.time_base
