@@ -82,19 +82,9 @@ def stream(
         SourceError, ModelError, SinkError: what cannot be opened; the same and `AnnotateError`, `StalledError` later
             from the iteration, behind every result that came before the failure.
     """
-    from streampose.annotate import Annotator
-    from streampose.detect import load_detector
-    from streampose.device import pick_device, pick_dtype
-    from streampose.pipeline import Pipeline
-    from streampose.pose import DEFAULT_BLUR, PoseEstimator
     from streampose.sinks.open import open_sink
     from streampose.sources import open_source
 
-    where = pick_device(device)
-    precision = pick_dtype(dtype, where)
-    on_cpu = where.type == "cpu"
-    detect_batch = detect_batch or (4 if on_cpu else 8)
-    pose_batch = pose_batch or (16 if on_cpu else 64)
     with ExitStack() as opened:
         origin = opened.enter_context(open_source(source))
         sinks = [
@@ -103,6 +93,18 @@ def stream(
             )
             for sink in to
         ]
+        # Behind the cheap checks, because these imports take seconds.
+        from streampose.annotate import Annotator
+        from streampose.detect import load_detector
+        from streampose.device import pick_device, pick_dtype
+        from streampose.pipeline import Pipeline
+        from streampose.pose import DEFAULT_BLUR, PoseEstimator
+
+        where = pick_device(device)
+        precision = pick_dtype(dtype, where)
+        on_cpu = where.type == "cpu"
+        detect_batch = detect_batch or (4 if on_cpu else 8)
+        pose_batch = pose_batch or (16 if on_cpu else 64)
         people = load_detector(
             detector,
             device=where,

@@ -215,7 +215,7 @@ def resize_on_device(image: Tensor, height: int, width: int, shrinks: bool) -> T
     else:
         planes = image.permute(2, 0, 1)[None].float()
         resized = F.interpolate(planes, (height, width), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-    return resized.round().to(torch.uint8)
+    return (resized + 0.5).to(torch.uint8)  # halves up, as OpenCV's integer arithmetic
 
 
 @lru_cache(maxsize=32)

@@ -27,8 +27,8 @@ _BLUR_RADIUS = 5
 """Cells; both blurs have 11 taps."""
 _WINDOW = 2 * (_BLUR_RADIUS + 1) + 1
 """Cells that the blurred 3x3 neighbourhood of a peak depends on, along one axis."""
-_SMALLEST_SIDE = 1e-3
-"""Pixels: the least width and height of an unpadded region, so that an empty box still has a scale to divide by."""
+_SMALLEST_WIDTH = 1e-3
+"""Pixels of an unpadded region, so that an empty box still has a scale to divide by."""
 _OUTSIDE = -3.0
 """A place in `grid_sample`'s coordinates that is more than a pixel outside any picture, where it reads 0."""
 
@@ -55,8 +55,7 @@ def crop_regions(boxes_xyxy: Tensor, *, height: int, width: int, padding: float 
     """
     left, top, right, bottom = boxes_xyxy.unbind(-1)
     aspect = width / height
-    box_width, box_height = (right - left).clamp(min=0.0), (bottom - top).clamp(min=0.0)
-    region_width = torch.maximum(box_width, box_height * aspect).clamp(min=_SMALLEST_SIDE)
+    region_width = torch.maximum(right - left, (bottom - top) * aspect).clamp(min=_SMALLEST_WIDTH)
     region_height = region_width / aspect
     centre_x, centre_y = (left + right) * 0.5, (top + bottom) * 0.5
     return torch.stack([centre_x, centre_y, region_width * padding, region_height * padding], dim=-1)

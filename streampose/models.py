@@ -180,11 +180,13 @@ def load_network(checkpoint: Checkpoint, model_class: Any, dtype: torch.dtype) -
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, in one line
         )
     # Transformers fills what is missing with random numbers and warns.
-    if absent := sorted(report["missing_keys"]) or sorted(str(key) for key in report["mismatched_keys"]):
+    unfit = [*sorted(report["missing_keys"]), *sorted(key for key, *_ in report["mismatched_keys"])]
+    if unfit:
         raise ModelError(
-            f"{checkpoint.name}: its weights do not fit its config.json: {absent[0]} and {len(absent) - 1} more"
+            f"{checkpoint.name}: its weights do not fit its config.json: {unfit[0]} and {len(unfit) - 1} others"
         )
     return network.eval().requires_grad_(False)
 
@@ -236,7 +238,7 @@ def _find_folder(name: str, allow_pickle: bool) -> Path:
     if any(name == model.name for model in KNOWN_MODELS if "/" not in model.name):
         return assets_folder() / "models" / name
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     if hub_id := _HUB_ID.fullmatch(name):
         return _from_hub(name, hub_id["repo"], hub_id["revision"], allow_pickle)

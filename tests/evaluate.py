@@ -54,11 +54,11 @@ def hf_reference(folder: Path) -> Estimate:
     return estimate
 
 
-def ours(estimator: PoseEstimator) -> Estimate:
+def ours(estimator: PoseEstimator, device: torch.device = torch.device("cpu")) -> Estimate:
     """The same form for our estimator."""
 
     def estimate(image: Image, boxes: Boxes) -> tuple[Float32, Float32]:
-        return estimator.estimate([torch.from_numpy(image).to(estimator.device)], [boxes])[0]
+        return estimator.estimate([torch.from_numpy(image).to(device)], [boxes])[0]
 
     return estimate
 
@@ -131,7 +131,7 @@ def main() -> None:
     for blur in ("hf", "paper"):
         for flip_test in (False, True):
             estimator = PoseEstimator(DEFAULT_POSE, device=device, dtype=dtype, blur=blur, flip_test=flip_test)
-            chains[f"streampose, blur {blur}{', flip test' if flip_test else ''}"] = ours(estimator)
+            chains[f"streampose, blur {blur}{', flip test' if flip_test else ''}"] = ours(estimator, device)
     print(f"{'AP (AP50)':38}{'true boxes':>16}{'detected boxes':>18}")
     for name, estimate in chains.items():
         figures = [labelled.average_precision(estimate, some) for some in boxes.values()]

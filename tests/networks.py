@@ -70,7 +70,7 @@ def save_dense_detector(folder: Path, model: VitPoseForPoseEstimation | None = N
 
 
 def save_rt_detr(folder: Path, labels: Sequence[str]) -> Path:
-    """Save an RT-DETR of these classes whose 12 best boxes have scores around 0.5."""
+    """Save an RT-DETR of these classes whose 40 best boxes have scores around 0.5."""
     torch.manual_seed(0)
     backbone = RTDetrResNetConfig(
         embedding_size=8,
@@ -86,7 +86,7 @@ def save_rt_detr(folder: Path, labels: Sequence[str]) -> Path:
         encoder_ffn_dim=16,
         encoder_attention_heads=2,
         d_model=16,
-        num_queries=12,
+        num_queries=40,
         decoder_in_channels=[16, 16, 16],
         decoder_ffn_dim=16,
         decoder_layers=2,
@@ -106,7 +106,7 @@ def save_rt_detr(folder: Path, labels: Sequence[str]) -> Path:
 
 
 def save_yolos(folder: Path, labels: Sequence[str]) -> Path:
-    """Save a YOLOS of these classes with seven boxes."""
+    """Save a YOLOS of these classes with thirty boxes, no two alike."""
     torch.manual_seed(0)
     config = YolosConfig(
         hidden_size=16,
@@ -114,11 +114,17 @@ def save_yolos(folder: Path, labels: Sequence[str]) -> Path:
         num_attention_heads=2,
         intermediate_size=16,
         image_size=[64, 96],
-        num_detection_tokens=7,
+        patch_size=16,
+        num_detection_tokens=30,
         initializer_range=0.5,
         id2label=dict(enumerate(labels)),
     )
-    YolosForObjectDetection(config).save_pretrained(folder)
+    model = YolosForObjectDetection(config)
+    with torch.no_grad():  # otherwise all boxes are alike
+        model.class_labels_classifier.layers[-1].weight.normal_()
+        model.vit.embeddings.detection_tokens.normal_()
+        model.vit.embeddings.position_embeddings.normal_()
+    model.save_pretrained(folder)
     YolosImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
     return folder
 

@@ -217,7 +217,7 @@ def test_regions_are_those_of_transformers(left: float, top: float, box_width: f
     np.testing.assert_allclose(region[2:], scale * 200, rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(st.tuples(coordinate, coordinate, coordinate, coordinate), st.sampled_from([0, 1, 2, 3]))
 def test_no_box_gives_numbers_that_are_none(corners: tuple[float, ...], same: int) -> None:
     left, top, right, bottom = corners
@@ -326,7 +326,7 @@ def test_a_heatmap_without_a_peak(blur: Blur) -> None:
 @pytest.mark.parametrize("blur", ["hf", "paper"])
 def test_a_peak_that_overflowed_is_found_unrefined(blur: Blur) -> None:
     heatmap = torch.zeros(1, 1, CELLS_HIGH, CELLS_WIDE, dtype=torch.float16)
-    heatmap[0, 0, 20, 10] = torch.inf
+    heatmap[0, 0, 20, [10, 16]] = torch.inf  # the second meets a weight of 0: not a number
     xy, scores = decode_heatmaps(heatmap, blur)
     assert xy.tolist() == [[[10, 20]]]
     assert scores.tolist() == [[torch.inf]]

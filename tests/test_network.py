@@ -20,10 +20,16 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
+CASES = [
+    *((1, index, 2) for index in (None, 0)),
+    *((6, index, 2) for index in (None, *range(6))),
+    *((experts, 0, stage) for experts in (1, 3) for stage in (0, 3)),
+]
+
+
 @pytest.mark.parametrize("simple", [True, False])
-@pytest.mark.parametrize(("experts", "index"), [(1, None), (1, 0), (6, None), *((6, index) for index in range(6))])
-def test_equals_transformers(simple: bool, stage: int, experts: int, index: int | None) -> None:
+@pytest.mark.parametrize(("experts", "index", "stage"), CASES)
+def test_equals_transformers(simple: bool, experts: int, index: int | None, stage: int) -> None:
     model = vitpose(experts=experts, simple=simple, stage=stage).double()
     pixels = torch.randn(2, 3, 64, 48, dtype=torch.float64)
     with torch.inference_mode():
@@ -81,7 +87,7 @@ def test_grids_are_not_kept_for_ever_nor_across_dtypes() -> None:
     network = DenseMapNetwork(vitpose())
     pixels = torch.randn(1, 3, 64, 16)
     before = network(pixels)
-    for columns in range(1, 40):
+    for columns in range(1, 36):
         network(torch.zeros(1, 3, 16, 16 * columns))
     assert len(network._positions_of_grid) <= 32
     assert torch.equal(network(pixels), before)
@@ -92,7 +98,6 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     network = DenseMapNetwork(vitpose().double())
     pixels = torch.randn(5, 3, 64, 48, dtype=torch.float64)
     assert relative_error(network(pixels), torch.cat([network(one[None]) for one in pixels])) < 1e-12
-    assert network(pixels[:0]).shape == (0, 17, 16, 12)
 
 
 def test_bfloat16_stays_near_float32() -> None:

@@ -17,7 +17,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -251,6 +251,19 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays_readable(target: str
         assert 25 <= readable_frames(path) <= written
 
 
+@pytest.mark.parametrize("target", FILE_TARGETS)
+def test_a_disk_without_any_room_leaves_no_file(target: str, tmp_path: Path) -> None:
+    sink = open_sink(f"{tmp_path}/{target}")
+    sink.open(run_info())
+    with file_size_limit(0):
+        with suppress(SinkError):
+            for index in range(200):
+                sink.write(result(index))
+            pytest.fail("nothing was written, and nobody said so")
+        sink.close()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def readable_frames(path: Path) -> int:
     count = 0
     with av.open(str(path)) as container:
@@ -379,7 +392,7 @@ def video_run(clip: Path, target: Path, *, limit: int | None = None, with_path: 
                 assert frame.pts is not None
                 times.append(frame.pts * stream.time_base)
                 sink.write(result(index, pts_s=float(times[-1]), image=frame.to_ndarray(format="bgr24")))
-        except av.InvalidDataError:  # a damaged clip; its source would tell
+        except av.FFmpegError:  # a damaged clip; its source would tell
             pass
     return times
 
@@ -452,7 +465,7 @@ def test_timestamps_are_the_sources_own(target: str, tmp_path: Path) -> None:
     "time_base", [Fraction(1001, 30000), Fraction(1, 90_000), Fraction(1, 1_000_000), Fraction(1, 3)]
 )
 def test_every_tick_of_a_time_base_is_kept(time_base: Fraction, tmp_path: Path) -> None:
-    ticks = [0, 1, 2, 4, 7, 11, 30, 31]
+    ticks = [7, 8, 9, 11, 14, 18, 37, 38]
     with open_sink(tmp_path / "out.mp4") as sink:
         sink.open(run_info(time_base=time_base, fps=None))
         for index, tick in enumerate(ticks):
@@ -481,6 +494,18 @@ def test_every_picture_arrives_in_order(target: str, tmp_path: Path) -> None:
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         container.seek(round(1.5 / stream.time_base), stream=stream)
         assert next(container.decode(stream)).pts is not None
+
+
+@pytest.mark.parametrize("count", [1, 2, 49, 50, 51, 52, 53, 54, 76, 77, 101, 102, 103])
+def test_the_last_frames_are_not_lost(count: int, tmp_path: Path) -> None:
+    """Whatever the place of the last B-frames between the pieces of the file; x264 uses them for what moves."""
+    noise = np.random.default_rng(0).integers(0, 255, (30, 48, 3)).astype(np.uint8)
+    texture = cv2.resize(noise, (192, 120))
+    with open_sink(tmp_path / "out.mp4") as sink:
+        sink.open(run_info())
+        for index in range(count):
+            sink.write(result(index, image=np.roll(texture, index * 2, 1)))
+    assert frame_times(tmp_path / "out.mp4") == [Fraction(index, 25) for index in range(count)]
 
 
 def test_the_drawn_picture_is_written_and_without_one_the_frame(tmp_path: Path) -> None:
@@ -602,7 +627,11 @@ def test_all_tracks_are_copied(tmp_path: Path) -> None:
 def test_other_codecs_are_copied_too(codec: str, tmp_path: Path) -> None:
     clip = add_sound(make_clip(tmp_path / "clip.mkv"), tmp_path / "sound.mkv", codec)
     video_run(clip, tmp_path / "out.mp4")
-    assert [data for _, data in sound_packets(tmp_path / "out.mp4")] == [data for _, data in sound_packets(clip)]
+    wanted, got = sound_packets(clip), sound_packets(tmp_path / "out.mp4")
+    if codec == "pcm_s16le":  # whose packets are as long as a reader likes
+        assert b"".join(data for _, data in got) == b"".join(data for _, data in wanted)
+    else:
+        assert [data for _, data in got] == [data for _, data in wanted]
 
 
 def test_sound_with_a_header_a_packet_is_copied_without(tmp_path: Path) -> None:
@@ -652,10 +681,12 @@ def test_sound_of_a_run_that_was_left_early_ends_with_its_last_picture(tmp_path:
     assert packets == [packet for packet in sound_packets(clip) if packet[0] < 1.0]
 
 
-def test_sound_of_a_damaged_source_ends_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zeros", [False, True])
+def test_sound_of_a_damaged_source_ends_with_it(zeros: bool, tmp_path: Path) -> None:
     whole = make_clip(tmp_path / "whole.ts", frames=100, audio_s=4.0, grain=40)
     damaged = tmp_path / "damaged.ts"
-    damaged.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    half = whole.stat().st_size // 2
+    damaged.write_bytes(whole.read_bytes()[:half] + bytes(half if zeros else 0))  # FFmpeg fails at the zeros
     video_run(damaged, tmp_path / "out.mkv")
     got = [data for _, data in sound_packets(tmp_path / "out.mkv")]
     assert 20 < len(got) < len(sound_packets(whole))
@@ -671,7 +702,7 @@ KILLED = """
 
     sinks = [open_sink(f"{sys.argv[1]}/{name}") for name in (*VIDEOS, "out.jsonl", "out/")]
     for sink in sinks:
-        sink.open(run_info())
+        sink.open(run_info(path=sys.argv[2]))
     for index in range(150):
         for sink in sinks:
             sink.write(result(index))
@@ -711,14 +742,16 @@ def next_line(process: subprocess.Popen[str], within_s: float = 40.0) -> str:
 
 
 def test_a_killed_run_leaves_readable_files_that_lack_little(tmp_path: Path) -> None:
-    with child(KILLED, str(tmp_path)) as process:
+    clip = make_clip(tmp_path / "clip.mp4", frames=150, audio_s=6.0)
+    with child(KILLED, str(tmp_path), str(clip)) as process:
         assert next_line(process) == "written"
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)
     for target in VIDEOS:
         times = frame_times(tmp_path / target)
         assert times == [Fraction(index, 25) for index in range(len(times))], target
-        assert len(times) >= 150 - 25 - 25, "at most one fragment and what the encoder holds"
+        assert sound_packets(tmp_path / target)[-1][0] > times[-1] - 0.5
+        assert len(times) >= 150 - 50 - 25, "at most one fragment and what the encoder holds"
     assert [line["frame"] for line in read_poses(tmp_path / "out.jsonl")[1]] == list(range(150))
     pictures = sorted((tmp_path / "out").iterdir())
     assert [read_number(cv2.imread(str(path))) for path in pictures] == list(range(150))

@@ -112,8 +112,6 @@ class WindowSink(Sink):
 
 
 def _open_window(title: str, picture: Image) -> None:
-    # The Qt in opencv-python complains of a missing fonts folder, five times; nothing here needs a font.
-    os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
     height, width = picture.shape[:2]
     scale = min(1.0, MAX_WIDTH / width, MAX_HEIGHT / height)
     cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)

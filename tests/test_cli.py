@@ -1,0 +1,329 @@
+"""The program as a person runs it: a child process, its exit code, its one line, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from streampose.cli import main
+from streampose.sinks.keypoints import read_poses
+from tests import networks
+from tests.clips import make_clip
+
+PROJECT = Path(__file__).resolve().parent.parent
+WITHIN_S = 120.0
+"""More than any of these needs on a slow machine."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags that name networks with random weights, quick to load and to run."""
+    folder = tmp_path_factory.mktemp("networks")
+    detector = networks.save_dense_detector(folder / "detector")
+    pose = networks.save_pose(folder / "pose")
+    return ["--detector", str(detector), "--pose", str(pose), "--box-threshold", "0", "--max-people", "3"]
+
+
+def child(arguments: Sequence[str], cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "streampose", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "HF_HUB_OFFLINE": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(arguments: Sequence[str], cwd: Path, **environment: str) -> tuple[int, str, str]:
+    with child(arguments, cwd, **environment) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return process.returncode, stdout, stderr
+
+
+def the_error(code: int, stderr: str, expected: int) -> str:
+    """The one line that a failed run says."""
+    assert code == expected, stderr
+    assert "Traceback" not in stderr
+    lines = [line for line in stderr.splitlines() if line.startswith("streampose: ")]
+    assert len(lines) == 1, stderr
+    return lines[0]
+
+
+def test_several_sinks_at_once_get_every_frame(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=30)
+    sinks = ["out/drawn.mp4", "out/drawn.mkv", "out/poses.jsonl", "pictures/"]
+    code, stdout, stderr = run(
+        ["run", "clip.mp4", *tiny, *(word for sink in sinks for word in ("--to", sink)), "--boxes", "--labels"], tmp_path
+    )
+    assert code == 0, stderr
+    assert stdout == ""
+    for video in sinks[:2]:
+        with av.open(tmp_path / video) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 30
+    head, lines = read_poses(tmp_path / "out/poses.jsonl")
+    assert head["source"] == "clip.mp4"
+    assert [line["frame"] for line in lines] == list(range(30))
+    assert len(list((tmp_path / "pictures").iterdir())) == 30
+    for sink in sinks:
+        assert sink.rstrip("/") in stderr
+
+
+def test_keypoints_on_standard_output_and_nothing_else(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=5)
+    code, stdout, stderr = run(["run", "clip.mp4", *tiny, "--to", "-"], tmp_path)
+    assert code == 0, stderr
+    lines = [json.loads(line) for line in stdout.splitlines()]
+    assert [line.get("frame") for line in lines] == [None, 0, 1, 2, 3, 4]
+    people = lines[1]["people"]
+    assert 1 <= len(people) <= 3
+    assert np.array(people[0]["keypoints"]).shape == (17, 3)
+
+
+def test_a_reader_that_goes_away_is_an_end(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=400)
+    with child(["run", "clip.mp4", *tiny, "--to", "-"], tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(WITHIN_S) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_a_picture_and_a_folder_of_pictures_keep_their_names(tmp_path: Path, tiny: list[str]) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, size in (("a.jpg", (64, 48)), ("b.png", (90, 120))):
+        cv2.imwrite(str(folder / name), np.full((*size, 3), 90, np.uint8))
+    code, _, stderr = run(["run", "photos", *tiny, "--to", "drawn/", "--to", "photos.jsonl"], tmp_path)
+    assert code == 0, stderr
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.jpg", "b.png"]
+    _, lines = read_poses(tmp_path / "photos.jsonl")
+    assert [(line["file"], line["height"]) for line in lines] == [("a.jpg", 64), ("b.png", 90)]
+    code, _, stderr = run(["run", "photos/a.jpg", *tiny, "--to", "one.png", "--style", "weighted"], tmp_path)
+    assert code == 0, stderr
+    assert cv2.imread(str(tmp_path / "one.png")).shape == (64, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "demo", "--to", "out.xyz"], "out.xyz"),
+        (["run", "demo", "--to", "null", "--device", "tpu"], "cpu"),
+        (["run", "demo", "--to", "null", "--dtype", "float8"], "float32"),
+        (["run", "demo", "--to", "null", "--classes", "unicorn"], "person"),
+        (["run", "demo", "--to", "null", "--dataset-index", "3"], "3"),
+        (["run", "rtsp://user:secret@camera/1", "--to", "null"], "rtsp://***@camera/1"),
+    ],
+)
+def test_wrong_values_name_the_right_ones(tmp_path: Path, arguments: list[str], says: str) -> None:
+    code, stdout, stderr = run(arguments, tmp_path)
+    assert says in the_error(code, stderr, 2)
+    assert stdout == ""
+    assert "secret" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "demo", "--to", "null", "--box-threshold", "2"], "0 to 1"),
+        (["run", "demo", "--to", "null", "--pose-batch", "0"], "from 1 up"),
+        (["run", "demo", "--style", "fancy"], "weighted"),
+        (["run", "demo", "--stall-timeout", "-1"], "more than 0"),
+        (["run"], "SOURCE"),
+        (["walk"], "run"),
+        ([], "COMMAND"),
+    ],
+)
+def test_wrong_flags_are_wrong_usage(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def text(path: Path) -> None:
+    path.write_text("this is no video\n" * 100)
+
+
+def cut_off(path: Path) -> None:
+    whole = make_clip(path, frames=200).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])  # an MP4's index comes last
+
+
+@pytest.mark.parametrize("damage", [empty, text, cut_off])
+def test_files_that_are_no_video(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    damage(tmp_path / "bad.mp4")
+    code, _, stderr = run(["run", "bad.mp4", "--to", "out.mp4", "--to", "out.jsonl"], tmp_path)
+    assert "bad.mp4" in the_error(code, stderr, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.mp4"], "nothing was begun"
+
+
+def test_a_damaged_file_gives_every_good_frame_and_then_the_error(tmp_path: Path, tiny: list[str]) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", frames=100)
+    whole = clip.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    code, _, stderr = run(["run", "cut.mkv", *tiny, "--to", "out.mkv", "--to", "out.jsonl"], tmp_path)
+    assert "cut.mkv" in the_error(code, stderr, 1)
+    _, lines = read_poses(tmp_path / "out.jsonl")
+    count = len(list(lines))
+    assert 30 <= count < 70
+    with av.open(tmp_path / "out.mkv") as container:
+        assert sum(1 for _ in container.decode(video=0)) == count
+
+
+def test_missing_things_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for source, says in (("nowhere.mp4", "nowhere.mp4"), ("empty", "pictures"), ("*.jpg", "pictures")):
+        code, _, stderr = run(["run", source, "--to", "null"], tmp_path)
+        assert says in the_error(code, stderr, 1)
+
+
+def test_an_existing_file_is_refused_and_untouched(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=5)
+    (tmp_path / "out.jsonl").write_text("precious")
+    code, _, stderr = run(["run", "clip.mp4", *tiny, "--to", "out.jsonl"], tmp_path)
+    assert "--overwrite" in the_error(code, stderr, 2)
+    assert (tmp_path / "out.jsonl").read_text() == "precious"
+    code, _, stderr = run(["run", "clip.mp4", *tiny, "--to", "out.jsonl", "--overwrite"], tmp_path)
+    assert code == 0, stderr
+    assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 5
+
+
+def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=5)
+    before = clip.read_bytes()
+    code, _, stderr = run(["run", "clip.mp4", "--to", "./clip.mp4", "--overwrite"], tmp_path)
+    assert "source" in the_error(code, stderr, 2)
+    assert clip.read_bytes() == before
+
+
+def test_an_unknown_network_is_one_line(tmp_path: Path) -> None:
+    for flag in ("--pose", "--detector"):
+        code, _, stderr = run(["run", "demo", "--to", "null", flag, "nobody/nothing"], tmp_path)
+        line = the_error(code, stderr, 1)
+        assert "nobody/nothing" in line
+        assert "hf download" in line
+
+
+def test_without_a_display_the_window_is_one_line(tmp_path: Path) -> None:
+    code, _, stderr = run(["run", "demo"], tmp_path, DISPLAY="", WAYLAND_DISPLAY="")
+    assert code in (1, 2)
+    assert "--to" in the_error(code, stderr, code)
+
+
+def wait_for_lines(path: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline_s = time.monotonic() + WITHIN_S
+    while not path.exists() or path.read_bytes().count(b"\n") <= count:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+LONG = ["--to", "out.mp4", "--to", "out.jsonl"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_finishes_cleanly(tmp_path: Path, tiny: list[str], number: signal.Signals) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=4000)
+    with child(["run", "clip.mp4", *tiny, *LONG], tmp_path) as process:
+        wait_for_lines(tmp_path / "out.jsonl", 20, process)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    _, lines = read_poses(tmp_path / "out.jsonl")
+    indices = [line["frame"] for line in lines]
+    assert indices == list(range(len(indices)))
+    assert 20 <= len(indices) < 4000
+    with av.open(tmp_path / "out.mp4") as container:
+        assert sum(1 for _ in container.decode(video=0)) == len(indices), "every sink has the same frames"
+
+
+def test_a_second_interrupt_forces_the_end(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=4000)
+    with child(["run", "clip.mp4", *tiny, *LONG], tmp_path) as process:
+        wait_for_lines(tmp_path / "out.jsonl", 20, process)
+        process.send_signal(signal.SIGSTOP)  # so that both arrive before it can finish
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        _, stderr = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    for line in (tmp_path / "out.jsonl").read_bytes().splitlines():
+        json.loads(line)
+
+
+def test_an_interrupt_while_loading_is_quiet(tmp_path: Path) -> None:
+    with child(["run", "demo", "--to", "null"], tmp_path) as process:
+        deadline_s = time.monotonic() + WITHIN_S
+        while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+
+
+def test_killed_in_the_middle_leaves_readable_files(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=4000)
+    with child(["run", "clip.mp4", *tiny, *LONG, "--to", "out.mkv"], tmp_path) as process:
+        wait_for_lines(tmp_path / "out.jsonl", 300, process)
+        process.kill()
+        process.wait(WITHIN_S)
+    lines = (tmp_path / "out.jsonl").read_bytes()
+    assert lines.endswith(b"\n")
+    count = sum(1 for line in lines.splitlines() if json.loads(line)) - 1
+    for video in ("out.mp4", "out.mkv"):
+        shown = 0
+        with av.open(tmp_path / video) as container:
+            try:
+                for _ in container.decode(video=0):
+                    shown += 1
+            except av.FFmpegError:
+                pass  # the last picture may be half there
+        assert shown >= 0.5 * count, f"{video}: {shown} of {count}"
+
+
+def test_an_unwritable_target_is_one_line(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=5)
+    (tmp_path / "file").touch()
+    code, _, stderr = run(["run", "clip.mp4", *tiny, "--to", "file/out.mp4"], tmp_path)
+    assert "file" in the_error(code, stderr, 2)
+    code, _, stderr = run(["run", "clip.mp4", *tiny, "--to", "/proc/out.mp4"], tmp_path)
+    assert "/proc/out.mp4" in the_error(code, stderr, 1)
+
+
+def test_models_lists_the_known_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("vitpose-small-streampose", "usyd-community/vitpose-plus-huge", "PekingU/rtdetr_r50vd_coco_o365"):
+        assert name in printed
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    code, _, stderr = run(["run", "nowhere.mp4", "--to", "null", "--debug"], tmp_path)
+    assert code == 1
+    assert "Traceback" in stderr

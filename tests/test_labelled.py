@@ -1,0 +1,48 @@
+"""The whole chain on labelled pictures, against the Hugging Face processor with the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streampose.models import DEFAULT_POSE, assets_folder
+from streampose.pose import DEFAULT_BLUR, PoseEstimator
+from tests.evaluate import Labelled, hf_reference, ours
+
+CPU = torch.device("cpu")
+MAY_LOSE = 0.01
+"""AP under the reference that would still pass; 30 people make one worth several points."""
+
+
+@pytest.fixture(scope="module")
+def labelled(labelled_data: Path) -> Labelled:
+    return Labelled(labelled_data / "labelled")
+
+
+def estimator(blur: str) -> PoseEstimator:
+    return PoseEstimator(DEFAULT_POSE, device=CPU, dtype=torch.float32, blur=blur)
+
+
+def test_keypoints_are_the_reference_chains(labelled: Labelled) -> None:
+    reference, same = hf_reference(assets_folder() / "models" / DEFAULT_POSE), ours(estimator("hf"))
+    people = 0
+    for image_id, boxes in labelled.true_boxes().items():
+        keypoints, scores = same(labelled.images[image_id], boxes)
+        wanted_keypoints, wanted_scores = reference(labelled.images[image_id], boxes)
+        assert np.abs(keypoints - wanted_keypoints).max() <= 0.1, "pixels"
+        assert np.abs(scores - wanted_scores).max() <= 1e-3
+        people += len(boxes)
+    assert people >= 30
+
+
+@pytest.mark.parametrize(("boxes", "reference_ap"), [("true", 0.36), ("detected", 0.30)])
+def test_average_precision_is_not_under_the_reference_chains(
+    labelled: Labelled, boxes: str, reference_ap: float
+) -> None:
+    found = labelled.true_boxes() if boxes == "true" else labelled.detected_boxes(CPU, torch.float32)
+    ap, ap50 = labelled.average_precision(ours(estimator(DEFAULT_BLUR)), found)
+    print(f"{boxes} boxes: AP {ap:.3f}, AP50 {ap50:.3f}")
+    assert ap >= reference_ap - MAY_LOSE

@@ -1,0 +1,266 @@
+"""The pose estimator as a whole, and what it reads from a checkpoint about skeleton and input."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import av
+import numpy as np
+import pytest
+import torch
+from transformers import VitPoseForPoseEstimation
+from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImageProcessorPil
+
+from streampose.errors import ModelError, UsageError
+from streampose.frames import Boxes
+from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE, assets_folder, demo_clip, resolve
+from streampose.pose import COCO_EDGES, COCO_NAMES, PoseEstimator, skeleton_of
+from tests.networks import edit_json, save_pose, save_rt_detr, vitpose
+
+CPU = torch.device("cpu")
+
+
+def load(name: object, **options) -> PoseEstimator:
+    return PoseEstimator(str(name), **{"device": CPU, "dtype": torch.float32, **options})
+
+
+def boxes_of(xyxy: object) -> Boxes:
+    values = np.array(xyxy, np.float32).reshape(-1, 4)
+    return Boxes(values, np.ones(len(values), np.float32), np.zeros(len(values), np.int64))
+
+
+@pytest.fixture(scope="module")
+def demo() -> list[tuple[torch.Tensor, Boxes, np.ndarray]]:
+    """Three frames of the demo clip, the true boxes of their people, and the true keypoints (N, 17, 3)."""
+    truth = json.loads((assets_folder() / "demo_truth.json").read_text())["frames"]
+    with av.open(demo_clip()) as clip:
+        frames = {index: frame.to_ndarray(format="bgr24") for index, frame in enumerate(clip.decode(video=0))}
+    return [
+        (
+            torch.from_numpy(frames[index]),
+            boxes_of([person["box_xyxy"] for person in truth[index]["people"]]),
+            np.array([person["keypoints"] for person in truth[index]["people"]], np.float32),
+        )
+        for index in (0, 80, 160)
+    ]
+
+
+@pytest.fixture(scope="module")
+def bundled() -> PoseEstimator:
+    return load(DEFAULT_POSE, max_batch=3)
+
+
+@pytest.mark.parametrize("blur", ["hf", "paper"])
+def test_bundled_network_on_the_demo_clip(blur, demo) -> None:
+    found = load(DEFAULT_POSE, blur=blur).estimate([image for image, *_ in demo], [boxes for _, boxes, _ in demo])
+    near = []
+    for (keypoints, scores), (_, boxes, truth) in zip(found, demo, strict=True):
+        assert keypoints.dtype == scores.dtype == np.float32
+        assert keypoints.shape == (*scores.shape, 2) == (len(boxes), 17, 2)
+        distances = np.linalg.norm(keypoints - truth[..., :2], axis=-1)
+        height = boxes.xyxy[:, 3:] - boxes.xyxy[:, 1:2]
+        seen = truth[..., 2] == 2
+        seen[seen.sum(1) < 12] = False  # as its model card counts: people hidden by others are left out
+        near.append((distances < 0.05 * height)[seen])
+    assert np.concatenate(near).mean() > 0.85
+
+
+def test_equals_transformers_reference_chain(demo) -> None:
+    image, boxes, _ = demo[1]
+    folder = assets_folder() / "models" / DEFAULT_POSE
+    processor, model = (
+        VitPoseImageProcessorPil.from_pretrained(folder),
+        VitPoseForPoseEstimation.from_pretrained(folder),
+    )
+    xywh = np.concatenate([boxes.xyxy[:, :2], boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]], axis=1)
+    inputs = processor(image.numpy()[..., ::-1], boxes=[xywh], return_tensors="pt")
+    with torch.no_grad():
+        outputs = model.float()(**inputs)
+    (people,) = processor.post_process_pose_estimation(outputs, boxes=[xywh], kernel_size=11)
+    ((keypoints, scores),) = load(DEFAULT_POSE, blur="hf").estimate([image], [boxes])
+    np.testing.assert_allclose(keypoints, np.stack([person["keypoints"] for person in people]), atol=0.3)
+    np.testing.assert_allclose(scores, np.stack([person["scores"] for person in people]), atol=0.01)
+
+
+def test_pictures_of_several_sizes_as_one_by_one(bundled, demo) -> None:
+    (first, boxes, _), (second, more, _), _ = demo
+    images = [first, first[:500, :600], second, second[::2, ::2]]
+    people = [boxes[:2], Boxes.none(), more, boxes_of(more.xyxy[:1] / 2)]
+    together = bundled.estimate(images, people)
+    assert [len(keypoints) for keypoints, _ in together] == [2, 0, len(more), 1]
+    for image, some, (keypoints, scores) in zip(images, people, together, strict=True):
+        for person in range(len(some)):
+            ((alone, its_scores),) = bundled.estimate([image], [some[person : person + 1]])
+            np.testing.assert_allclose(keypoints[person], alone[0], atol=0.02)
+            np.testing.assert_allclose(scores[person], its_scores[0], atol=1e-3)
+
+
+def test_nobody_and_nothing_are_ordinary(bundled, demo) -> None:
+    assert bundled.estimate([], []) == []
+    for keypoints, scores in bundled.estimate([demo[0][0]] * 2, [Boxes.none()] * 2):
+        assert keypoints.shape == (0, 17, 2)
+        assert scores.shape == (0, 17)
+
+
+def test_flip_test_sees_no_difference_between_left_and_right(demo) -> None:
+    image, boxes, _ = demo[2]
+    estimator = load(DEFAULT_POSE, flip_test=True)
+    mirrored = boxes_of(
+        np.stack([1279 - boxes.xyxy[:, 2], boxes.xyxy[:, 1], 1279 - boxes.xyxy[:, 0], boxes.xyxy[:, 3]], 1)
+    )
+    (straight, scores), (turned, its_scores) = estimator.estimate([image, image.flip(1)], [boxes, mirrored])
+    order = np.arange(17)
+    for left, right in estimator.skeleton.flip_pairs:
+        order[[left, right]] = right, left
+    np.testing.assert_allclose(its_scores[:, order], scores, atol=0.01)
+    sure = scores > 0.5
+    assert sure.mean() > 0.5
+    turned_back = turned[:, order] * [-1, 1] + [1279, 0]
+    np.testing.assert_allclose(turned_back[sure], straight[sure], atol=0.5)
+    ((once, _),) = load(DEFAULT_POSE).estimate([image], [boxes])
+    assert np.abs(once - straight)[sure].max() > 0.5, "the flip test changes something"
+
+
+def test_undefined_heatmaps_give_keypoints_of_score_zero(tmp_path, demo) -> None:
+    model = vitpose()
+    with torch.no_grad():
+        model.head.conv.bias[3] = math.nan
+    ((keypoints, scores),) = load(save_pose(tmp_path / "net", model)).estimate([demo[0][0]], [demo[0][1]])
+    assert np.isfinite(keypoints).all()
+    assert (scores[:, 3] == 0).all()
+    assert (np.delete(scores, 3, axis=1) != 0).all()
+
+
+def test_failing_network_ends_in_one_line(tmp_path, demo) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    estimator = load(save_pose(tmp_path / "net"))
+    estimator._network.register_forward_pre_hook(fail)
+    with pytest.raises(ModelError, match="out of memory on cpu: take a smaller --pose-batch or another --dtype"):
+        estimator.estimate([demo[0][0]], [demo[0][1]])
+
+
+def test_experts_and_their_validation(tmp_path, demo) -> None:
+    folder = save_pose(tmp_path / "net", vitpose(experts=3))
+    scores = [load(folder, dataset_index=index).estimate([demo[0][0]], [demo[0][1]])[0][1] for index in (None, 0, 2)]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert np.abs(scores[1] - scores[2]).max() > 1e-3
+    with pytest.raises(UsageError, match=r"no dataset index 3: this network knows 0\.\.2"):
+        load(folder, dataset_index=3)
+
+
+def test_bundled_skeleton(bundled) -> None:
+    skeleton = bundled.skeleton
+    assert bundled.keypoint_count == len(skeleton.names) == 17
+    assert skeleton.names[:3] == ("Nose", "L_Eye", "R_Eye")
+    assert skeleton.edges == COCO_EDGES
+    assert skeleton.flip_pairs == tuple((index, index + 1) for index in range(1, 17, 2))
+
+
+def skeleton_from(folder, count: int = 17, **config):
+    save_pose(folder, vitpose(maps=count), **config)
+    return skeleton_of(resolve(str(folder)), count)
+
+
+def labels(*names: str) -> dict[str, str]:
+    return {str(index): name for index, name in enumerate(names)}
+
+
+COCO_PAIRS = tuple((index, index + 1) for index in range(1, 17, 2))
+
+
+def test_seventeen_points_without_names_are_coco(tmp_path) -> None:
+    for number, names in enumerate([labels(*(f"LABEL_{index}" for index in range(17))), None]):
+        skeleton = skeleton_from(tmp_path / str(number), id2label=names)
+        assert (skeleton.names, skeleton.edges, skeleton.flip_pairs) == (COCO_NAMES, COCO_EDGES, COCO_PAIRS)
+
+
+def test_cocos_names_in_any_spelling_have_cocos_edges(tmp_path) -> None:
+    names = [name.replace("left_", "L ").replace("right_", "R ").title() for name in COCO_NAMES]
+    skeleton = skeleton_from(tmp_path / "net", id2label=labels(*names))
+    assert skeleton.names == tuple(names)
+    assert (skeleton.edges, skeleton.flip_pairs) == (COCO_EDGES, COCO_PAIRS)
+
+
+def test_other_points_have_no_edges_but_pairs_by_name(tmp_path) -> None:
+    names = ["Right Hand", "Head", "Left Hand", "left_toe_2", "right_toe_1", "right_toe_2"]
+    skeleton = skeleton_from(tmp_path / "net", 6, id2label=labels(*names))
+    assert skeleton.names == tuple(names)
+    assert skeleton.edges == ()
+    assert skeleton.flip_pairs == ((2, 0), (3, 5))
+    animal = [f"point {index}" for index in range(17)]
+    assert skeleton_from(tmp_path / "animal", id2label=labels(*animal)).edges == ()
+
+
+def test_written_edges_and_pairs_rule(tmp_path) -> None:
+    skeleton = skeleton_from(tmp_path / "net", edges=[[0, 16], [3, 4]], flip_pairs=[])
+    assert skeleton.edges == ((0, 16), (3, 4))
+    assert skeleton.flip_pairs == ()
+
+
+@pytest.mark.parametrize("key", ["edges", "flip_pairs"])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([[0, 17]], r"names keypoint 17 of 0\.\.16"),
+        ([[-1, 2]], "names keypoint -1"),
+        ([[1, 2, 3]], "no list"),
+        (7, "no list"),
+    ],
+)
+def test_wrong_edges_and_pairs_are_refused(key, value, text, tmp_path) -> None:
+    with pytest.raises(ModelError, match=f"`{key}` in its config.json {text}|`{key}` in its config.json is {text}"):
+        load(save_pose(tmp_path / "net", **{key: value}))
+
+
+def test_flip_test_needs_pairs(tmp_path) -> None:
+    with pytest.raises(UsageError, match="does not say which keypoints are left and right: leave --flip-test out"):
+        load(save_pose(tmp_path / "net", flip_pairs=[]), flip_test=True)
+
+
+def test_size_and_colours_come_from_the_preprocessor(tmp_path, demo) -> None:
+    image, boxes, _ = demo[0]
+    folder = save_pose(tmp_path / "net")
+
+    def scores(**preprocessing: object) -> np.ndarray:
+        (folder / "preprocessor_config.json").unlink(missing_ok=True)
+        if preprocessing:
+            edit_json(folder / "preprocessor_config.json", preprocessing)
+        return load(folder).estimate([image], [boxes])[0][1]
+
+    default = scores()
+    np.testing.assert_array_equal(default, scores(size={"height": 64, "width": 48}))
+    np.testing.assert_array_equal(default, scores(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]))
+    assert np.abs(default - scores(size={"height": 128, "width": 96})).max() > 1e-3
+    assert np.abs(default - scores(image_mean=[0.5] * 3)).max() > 1e-3
+    raw = scores(do_normalize=False)
+    assert np.abs(default - raw).max() > 1e-3
+    # 2 x: the same input as (x - 0) / 0.5.
+    np.testing.assert_allclose(
+        scores(do_normalize=False, rescale_factor=2 / 255), scores(image_mean=[0] * 3, image_std=[0.5] * 3), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [({"height": 60, "width": 48}, "60x48 .* no whole number of patches"), ({"longest_edge": 9}, "no height")],
+)
+def test_wrong_input_sizes_are_refused(size, text, tmp_path) -> None:
+    folder = save_pose(tmp_path / "net")
+    edit_json(folder / "preprocessor_config.json", {"size": size})
+    with pytest.raises(ModelError, match=text):
+        load(folder)
+
+
+def test_networks_that_are_not_for_poses(tmp_path) -> None:
+    with pytest.raises(ModelError, match="is for person-detection, not for poses: take it as --detector"):
+        load(DEFAULT_DETECTOR)
+    with pytest.raises(ModelError, match="is no ViTPose network but of type rt_detr"):
+        load(save_rt_detr(tmp_path / "net", ["person"]))
+
+
+def test_unknown_blur_is_refused() -> None:
+    with pytest.raises(UsageError, match="no blur 'none': one of hf, paper"):
+        load(DEFAULT_POSE, blur="none")

@@ -1,0 +1,122 @@
+"""The main job from Python, and a long run of the real pipeline with tiny networks."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import supervision as sv
+
+import streampose
+from streampose.frames import Result, RunInfo
+from tests import networks
+from tests.clips import make_clip, read_number
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A detector and a pose network with random weights."""
+    folder = tmp_path_factory.mktemp("networks")
+    return {
+        "detector": str(networks.save_dense_detector(folder / "detector")),
+        "pose": str(networks.save_pose(folder / "pose")),
+    }
+
+
+def test_results_from_a_clip(tmp_path: Path, tiny: dict[str, str]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=20)
+    seen = 0
+    for result in streampose.stream(clip, **tiny, box_threshold=0.0, max_people=2, draw=True):
+        assert result.frame.index == read_number(result.frame.image) == seen
+        assert result.frame.pts_s == pytest.approx(seen / 25)
+        assert len(result.people) == 2
+        detections, key_points = result.to_detections(), result.to_key_points(0.3)
+        assert isinstance(detections, sv.Detections)
+        assert isinstance(key_points, sv.KeyPoints)
+        assert key_points.xy.shape == (2, 17, 2)
+        assert detections.tracker_id is None
+        assert list(detections.data["class_name"]) == ["person", "person"]
+        assert result.picture is not None
+        assert result.picture.shape == result.frame.image.shape
+        assert not np.shares_memory(result.picture, result.frame.image)
+        seen += 1
+    assert seen == 20
+
+
+class Collecting(streampose.Sink):
+    """A sink of a user's own."""
+
+    needs_picture = False
+
+    def __init__(self) -> None:
+        super().__init__("collecting")
+        self.indices: list[int] = []
+
+    def open(self, run: RunInfo) -> None:
+        assert run.source.source_id == "clip"
+
+    def write(self, result: Result) -> None:
+        self.indices.append(result.frame.index)
+
+    def close(self) -> None:
+        self.indices.append(-1)
+
+
+def test_a_sink_of_ones_own_beside_a_file(tmp_path: Path, tiny: dict[str, str]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=5)
+    sink = Collecting()
+    with streampose.stream(clip, to=[sink, tmp_path / "out.jsonl"], **tiny) as pipeline:
+        count = sum(1 for _ in pipeline)
+    assert count == 5
+    assert sink.indices == [0, 1, 2, 3, 4, -1]
+    assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 6
+
+
+def test_leaving_the_loop_early_ends_everything(tmp_path: Path, tiny: dict[str, str]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=300)
+    with streampose.stream(clip, to=[tmp_path / "out.jsonl"], **tiny) as pipeline:
+        for result in pipeline:
+            if result.frame.index == 3:
+                break
+    lines = (tmp_path / "out.jsonl").read_bytes()
+    assert lines.count(b"\n") >= 5
+    assert lines.endswith(b"\n")
+
+
+def test_nothing_stays_open_when_a_network_is_missing(tmp_path: Path, tiny: dict[str, str]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=5)
+    before = psutil.Process().num_fds()
+    with pytest.raises(streampose.ModelError, match="nowhere"):
+        streampose.stream(clip, to=[tmp_path / "out.jsonl"], **{**tiny, "pose": "nowhere"})
+    gc.collect()
+    assert psutil.Process().num_fds() <= before
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_three_thousand_frames_leave_no_thread_and_take_no_memory(tmp_path: Path, tiny: dict[str, str]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=3000, size=(320, 180))
+    process = psutil.Process()
+    threads = threading.active_count()
+    resident_mb: list[float] = []
+
+    def watched(results: Iterator[Result]) -> int:
+        count = 0
+        for result in results:
+            assert result.frame.index == count
+            count += 1
+            if count % 250 == 0:
+                resident_mb.append(process.memory_info().rss / 2**20)
+        return count
+
+    sinks = [tmp_path / "out.mp4", tmp_path / "out.jsonl"]
+    assert watched(iter(streampose.stream(clip, to=sinks, **tiny, box_threshold=0.0, max_people=3))) == 3000
+    assert threading.active_count() == threads
+    print("resident MB after every 250 frames:", [round(value) for value in resident_mb])
+    # The first 750 frames fill channels, caches and the encoder; 2,250 frames of 173 kB would be 390 MB.
+    settled, end = resident_mb[2], max(resident_mb[-3:])
+    assert end - settled < 20
