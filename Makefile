@@ -33,8 +33,8 @@ clean:
 	rm -rf .venv out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "streampose needs Python 3.10 or newer: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "streampose needs Python 3.11 or newer: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "setting up .venv (once; some minutes)"
 	@$(PYTHON) -m venv .venv || { echo "no venv module: on Debian, apt install python3-venv"; rm -rf .venv; exit 1; }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from streampose.errors import UsageError
 from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.sinks import Sink
 
@@ -85,6 +86,10 @@ def stream(
     from streampose.sinks.open import open_sink
     from streampose.sources import open_source
 
+    to = list(to)
+    texts = [os.path.normpath(sink) for sink in to if not isinstance(sink, Sink)]
+    if twice := {text for text in texts if texts.count(text) > 1}:
+        raise UsageError(f"two sinks would write to {min(twice)}: name each only once")
     with ExitStack() as opened:
         origin = opened.enter_context(open_source(source))
         sinks = [

@@ -182,6 +182,8 @@ class Pipeline:
         self._stopping = True
         self._frames.close()
         self._detected.close()
+        for run in self._sinks_here + self._sinks_threaded:
+            run.sink.interrupt()
 
     def close(self) -> None:
         """Give up what is under way, end every thread, close source and sinks; safe twice. Raises a sink's

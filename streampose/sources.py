@@ -21,8 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import cv2  # before av, else windows hang: see sinks/window.py
+
+# isort: split
 import av
-import cv2
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet

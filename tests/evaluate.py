@@ -54,7 +54,7 @@ def hf_reference(folder: Path) -> Estimate:
     return estimate
 
 
-def ours(estimator: PoseEstimator, device: torch.device = torch.device("cpu")) -> Estimate:
+def ours(estimator: PoseEstimator, device: torch.device) -> Estimate:
     """The same form for our estimator."""
 
     def estimate(image: Image, boxes: Boxes) -> tuple[Float32, Float32]:

@@ -69,7 +69,8 @@ def test_several_sinks_at_once_get_every_frame(tmp_path: Path, tiny: list[str]) 
     make_clip(tmp_path / "clip.mp4", frames=30)
     sinks = ["out/drawn.mp4", "out/drawn.mkv", "out/poses.jsonl", "pictures/"]
     code, stdout, stderr = run(
-        ["run", "clip.mp4", *tiny, *(word for sink in sinks for word in ("--to", sink)), "--boxes", "--labels"], tmp_path
+        ["run", "clip.mp4", *tiny, *(word for sink in sinks for word in ("--to", sink)), "--boxes", "--labels"],
+        tmp_path,
     )
     assert code == 0, stderr
     assert stdout == ""
@@ -125,6 +126,7 @@ def test_a_picture_and_a_folder_of_pictures_keep_their_names(tmp_path: Path, tin
     ("arguments", "says"),
     [
         (["run", "demo", "--to", "out.xyz"], "out.xyz"),
+        (["run", "demo", "--to", "a.mp4", "--to", "./a.mp4", "--overwrite"], "a.mp4"),
         (["run", "demo", "--to", "null", "--device", "tpu"], "cpu"),
         (["run", "demo", "--to", "null", "--dtype", "float8"], "float32"),
         (["run", "demo", "--to", "null", "--classes", "unicorn"], "person"),

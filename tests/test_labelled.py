@@ -27,7 +27,7 @@ def estimator(blur: str) -> PoseEstimator:
 
 
 def test_keypoints_are_the_reference_chains(labelled: Labelled) -> None:
-    reference, same = hf_reference(assets_folder() / "models" / DEFAULT_POSE), ours(estimator("hf"))
+    reference, same = hf_reference(assets_folder() / "models" / DEFAULT_POSE), ours(estimator("hf"), CPU)
     people = 0
     for image_id, boxes in labelled.true_boxes().items():
         keypoints, scores = same(labelled.images[image_id], boxes)
@@ -43,6 +43,6 @@ def test_average_precision_is_not_under_the_reference_chains(
     labelled: Labelled, boxes: str, reference_ap: float
 ) -> None:
     found = labelled.true_boxes() if boxes == "true" else labelled.detected_boxes(CPU, torch.float32)
-    ap, ap50 = labelled.average_precision(ours(estimator(DEFAULT_BLUR)), found)
+    ap, ap50 = labelled.average_precision(ours(estimator(DEFAULT_BLUR), CPU), found)
     print(f"{boxes} boxes: AP {ap:.3f}, AP50 {ap50:.3f}")
     assert ap >= reference_ap - MAY_LOSE

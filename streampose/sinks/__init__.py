@@ -34,12 +34,19 @@ class Sink(ABC):
 
     @abstractmethod
     def write(self, result: Result) -> bool | None:
-        """Take one frame. Return False when the user has asked to quit here (a window's `q`), which ends the run without an
-        error. Raises `SinkError`."""
+        """Take one frame. Return False when the user has asked to quit here (a window's `q`), which ends the run
+        without an error. Raises `SinkError`."""
+
+    def interrupt(self) -> None:  # noqa: B027 - most sinks never wait
+        """Let a `write` that waits (for a picture's time, for a key) come back soon; called from any thread or a
+        signal.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Finish what was written; safe twice, after a failed `open` or `write`, and without `open`. Raises `SinkError`."""
+        """Finish what was written; safe twice, after a failed `open` or `write`, and without `open`. Raises
+        `SinkError`.
+        """
 
     def summary(self) -> str | None:
         """Return where the output lies, as one line for the closing table; None when there is nothing to say."""

@@ -34,8 +34,9 @@ shows no difference to the drawn picture at normal distance."""
 FRAGMENT_S = 2
 """Seconds of picture and sound that a killed run may lose beside what the encoder holds, about 20 frames. MP4 is cut at
 keyframes: 2 s between them cost 5 % more bytes than x264's 10 s do, 1 s 13 %."""
-MIN_FRAGMENT_FRAMES = 12
-"""For slow sources, whose pictures would else all be keyframes."""
+MIN_FRAGMENT_FRAMES, MAX_FRAGMENT_FRAMES = 12, 250
+"""For slow sources, whose pictures would else all be keyframes, and for containers that claim thousands of frames a
+second; the second is x264's own."""
 
 USUAL_RATE = Fraction(25)
 """Frames a second of a source that does not say."""
@@ -70,9 +71,9 @@ class VideoFileSink(Sink):
     container cannot hold is left out with a warning. An odd width or height grows by one, the last column or row
     repeated (4:2:0 has only even ones); frames of another size than the first are fitted into it with black borders.
 
-    A killed run leaves a readable file that lacks the last second or two: MP4 and MOV are written as fragments and
-    become ordinary files when closed. The file begins with its first frame: a run without frames leaves no file, and
-    leaves an older one as it was.
+    A killed run leaves a readable file that lacks the last two or three seconds: MP4 and MOV are written as fragments
+    and become ordinary files when closed. The file begins with its first frame: a run without frames leaves no file,
+    and leaves an older one as it was.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False, source_path: str | None = None) -> None:
@@ -186,7 +187,7 @@ class _VideoFile:
     def _add_encoder(self, fps: float | None) -> VideoStream:
         # For the rate control and the keyframes; the timestamps say what is shown when. NTSC's rates are n/1001.
         rate = Fraction(fps).limit_denominator(1001) if fps else USUAL_RATE
-        keyframe_every = max(MIN_FRAGMENT_FRAMES, round(FRAGMENT_S * rate))
+        keyframe_every = min(max(MIN_FRAGMENT_FRAMES, round(FRAGMENT_S * rate)), MAX_FRAGMENT_FRAMES)
         stream = self._container.add_stream("libx264", rate=rate, options=ENCODER | {"g": str(keyframe_every)})
         stream.width = self._width + self._width % 2
         stream.height = self._height + self._height % 2

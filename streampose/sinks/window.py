@@ -50,6 +50,7 @@ class WindowSink(Sink):
         self._is_shown = False
         self._shown_pts_s = 0.0
         self._shown_at_s = 0.0
+        self._interrupted = False
 
     def open(self, run: RunInfo) -> None:
         """Remember the pace; the window appears with its first frame."""
@@ -64,6 +65,10 @@ class WindowSink(Sink):
             return self._show(picture, result.frame.pts_s, self._run)
         except cv2.error as error:
             raise SinkError(f"the window failed: {describe(error)}; {_INSTEAD}") from error
+
+    def interrupt(self) -> None:
+        """Wait for nothing any more."""
+        self._interrupted = True
 
     def close(self) -> None:
         """Remove the window."""
@@ -89,7 +94,7 @@ class WindowSink(Sink):
         self._shown_pts_s, self._shown_at_s = pts_s, due_s
         cv2.imshow(self._title, picture)
         if run.source.frame_count == 1:
-            while self._stay_until(time.monotonic() + 1.0):
+            while not self._interrupted and self._stay_until(time.monotonic() + 1.0):
                 pass
             return False
         return None if self._stay_until(due_s) else False
@@ -101,7 +106,7 @@ class WindowSink(Sink):
             key = cv2.waitKey(min(max(left_ms, 1), _LOOK_EVERY_MS))
             if (key != _NO_KEY and key & 0xFF in _QUIT_KEYS) or not self._is_open():
                 return False
-            if time.monotonic() >= due_s:
+            if self._interrupted or time.monotonic() >= due_s:
                 return True
 
     def _is_open(self) -> bool:
