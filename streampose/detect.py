@@ -179,7 +179,7 @@ class DenseMapDetector(PersonDetector):
         found = []
         for xyxy, scores in decode_dense_maps(maps, patch_height / self._network.scale, self._threshold):
             clipped = np.clip(xyxy * to_picture, 0, borders)
-            kept = _suppress_overlaps(clipped, scores)
+            kept = suppress_overlaps(clipped, scores)
             found.append(Boxes(clipped[kept], scores[kept], np.zeros(int(kept.sum()), np.int64)))
         return found
 
@@ -253,8 +253,8 @@ def decode_dense_maps(maps: Tensor, cell: float, threshold: float) -> list[tuple
     ]
 
 
-def _suppress_overlaps(xyxy: Float32, scores: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which boxes remain when each, best first, removes those that overlap it with an IoU above 0.6."""
+def suppress_overlaps(xyxy: Float32, scores: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which of M boxes remain, (M,), when each, best first, removes those that overlap it with an IoU above 0.6."""
     import supervision as sv
 
     return sv.box_non_max_suppression(np.column_stack([xyxy, scores]), iou_threshold=0.6)

@@ -23,7 +23,7 @@ _CACHED_GRIDS = 32
 
 
 class DenseMapNetwork(nn.Module):
-    """Pixels (N, 3, H, W), N at least 1, to maps (N, C, s gh, s gw), for a grid of gh x gw = H/p x W/p patches of p pixels.
+    """Pixels (N, 3, H, W) to maps (N, C, s gh, s gw), for a grid of gh x gw = H/p x W/p patches of p pixels and N above 0.
 
     s is the decoder's scale, 4 for every published checkpoint. What differs from transformers' forward, all of it exact
     up to rounding: other grids than the trained one work, their position embeddings resampled; of a mixture of experts

@@ -32,9 +32,9 @@ def vitpose(
     simple: bool = True,
     scale: int = 4,
     image_size: tuple[int, int] = (64, 48),
-    stage: int = 2,
+    stages: tuple[int, ...] = (2,),
 ) -> VitPoseForPoseEstimation:
-    """Return a ViTPose of three layers with patches of 16 pixels whose decoder reads stage `stage` of 0..3.
+    """Return a ViTPose of three layers with patches of 16 pixels of which stages `stages`, of 0..3, are given out.
 
     The spread of its weights is so wide that no term of the forward pass is lost in rounding.
     """
@@ -47,7 +47,7 @@ def vitpose(
         num_attention_heads=4,
         num_experts=experts,
         part_features=8,
-        out_indices=[stage],
+        out_indices=list(stages),
         initializer_range=0.3,
     )
     config = VitPoseConfig(

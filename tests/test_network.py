@@ -21,16 +21,16 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 CASES = [
-    *((1, index, 2) for index in (None, 0)),
-    *((6, index, 2) for index in (None, *range(6))),
-    *((experts, 0, stage) for experts in (1, 3) for stage in (0, 3)),
+    *((1, index, (2,)) for index in (None, 0)),
+    *((6, index, (2,)) for index in (None, *range(6))),
+    *((experts, 0, stages) for experts in (1, 3) for stages in ((0,), (3,), (1, 2))),
 ]
 
 
 @pytest.mark.parametrize("simple", [True, False])
-@pytest.mark.parametrize(("experts", "index", "stage"), CASES)
-def test_equals_transformers(simple: bool, experts: int, index: int | None, stage: int) -> None:
-    model = vitpose(experts=experts, simple=simple, stage=stage).double()
+@pytest.mark.parametrize(("experts", "index", "stages"), CASES)
+def test_equals_transformers(simple: bool, experts: int, index: int | None, stages: tuple[int, ...]) -> None:
+    model = vitpose(experts=experts, simple=simple, stages=stages).double()
     pixels = torch.randn(2, 3, 64, 48, dtype=torch.float64)
     with torch.inference_mode():
         expected = model(pixels, dataset_index=torch.full((2,), index or 0)).heatmaps
