@@ -102,7 +102,7 @@ def stream(
         from streampose.annotate import Annotator
         from streampose.detect import load_detector
         from streampose.device import pick_device, pick_dtype
-        from streampose.pipeline import Pipeline
+        from streampose.pipeline import Feed, Pipeline
         from streampose.pose import DEFAULT_BLUR, PoseEstimator
 
         where = pick_device(device)
@@ -132,11 +132,10 @@ def stream(
         )
         annotator = Annotator(estimator.skeleton, style=style, min_score=keypoint_threshold, boxes=boxes, labels=labels)
         pipeline = Pipeline(
-            origin,
+            [Feed(origin, sinks)],
             people,
             estimator,
             annotator,
-            sinks,
             device=where,
             detect_batch=detect_batch,
             pose_batch=pose_batch,

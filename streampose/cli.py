@@ -236,7 +236,7 @@ class _Status:
         if not self._shown or now_s - self._last_s < self._every_s:
             return
         self._last_s = now_s
-        meter, total = self._pipeline.meter, self._pipeline.run_info.source.frame_count
+        meter, total = self._pipeline.meter, self._pipeline.sources[0].info.frame_count
         of = f"/{total}" if total else ""
         line = f"{meter.frames}{of} frames, {meter.fps:.1f} fps, {meter.people} people"
         if total and meter.frames <= total:

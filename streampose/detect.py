@@ -254,7 +254,7 @@ def decode_dense_maps(maps: Tensor, cell: float, threshold: float) -> list[tuple
 
 
 def suppress_overlaps(xyxy: Float32, scores: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which of M boxes remain, (M,), when each, best first, removes those that overlap it with an IoU above 0.6."""
+    """Return which (M,) of the boxes stay when each, best first, removes those overlapping it with an IoU above 0.6."""
     import supervision as sv
 
     return sv.box_non_max_suppression(np.column_stack([xyxy, scores]), iou_threshold=0.6)

@@ -1,14 +1,39 @@
-"""What a run did and how long its steps worked: counts, rates and the share of each step. Knows nothing of the
+"""What a run did and how long its steps worked: counts, drops by cause, rates and latencies. Knows nothing of the
 pipeline.
+
+Every frame is accounted for: captured = delivered + dropped, by named causes, once a run has ended; while it runs, the
+rest is under way.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+RATE_OVER_S = 5.0
+"""Rates are taken over so many seconds, so that they follow what happens now."""
+LATENCIES_KEPT = 2000
+"""Percentiles are over the latest so many frames: a minute at 30 fps, and memory that does not grow."""
+
+
+class Drop:
+    """Why a frame was not delivered."""
+
+    STALE = "stale"
+    """Older than the freshness bound when it was read."""
+    BUSY = "busy"
+    """A newer one came before the networks had time for it."""
+    OUTPUT = "output"
+    """The drawing or the sinks of its source were too slow for it."""
+    STOPPED = "stopped"
+    """The run ended while it was under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +46,126 @@ class Work:
     """`time.monotonic()` when it began."""
 
 
+class Rate:
+    """Events a second over the last `RATE_OVER_S`; not thread-safe by itself."""
+
+    def __init__(self) -> None:
+        self._times_s: deque[float] = deque()
+
+    def count(self, now_s: float) -> None:
+        """One event at `now_s` of `time.monotonic()`."""
+        self._times_s.append(now_s)
+        self._forget(now_s)
+
+    def per_s(self, now_s: float) -> float:
+        """Events a second up to `now_s`."""
+        self._forget(now_s)
+        return len(self._times_s) / RATE_OVER_S
+
+    def _forget(self, now_s: float) -> None:
+        while self._times_s and self._times_s[0] < now_s - RATE_OVER_S:
+            self._times_s.popleft()
+
+
+class SourceMeter:
+    """Counts of one source; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.state = "opening"
+        """`opening`, `live`, `reconnecting` (with the reason behind a colon) or `ended`."""
+        self._captured = 0
+        self._delivered = 0
+        self._people = 0
+        self._reconnects = 0
+        self._dropped: dict[str, int] = {}
+        self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._in, self._out = Rate(), Rate()
+        self._first_s: float | None = None
+        self._last_s = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def delivered_count(self) -> int:
+        """Frames that came out at the end."""
+        return self._delivered
+
+    @property
+    def under_way(self) -> int:
+        """Frames captured that are neither delivered nor dropped."""
+        with self._lock:
+            return self._captured - self._delivered - sum(self._dropped.values())
+
+    def captured(self) -> None:
+        """One more frame was read."""
+        with self._lock:
+            now_s = self._now()
+            self._captured += 1
+            self._in.count(now_s)
+
+    def dropped(self, cause: str, count: int = 1) -> None:
+        """So many captured frames will not be delivered, because of `cause`, one of `Drop`."""
+        if count:
+            with self._lock:
+                self._dropped[cause] = self._dropped.get(cause, 0) + count
+
+    def delivered(self, people: int, captured_at_s: float) -> None:
+        """One frame came out, with so many people, captured at this time of `time.monotonic()`."""
+        with self._lock:
+            now_s = self._now()
+            self._delivered += 1
+            self._people += people
+            self._latencies_s.append(now_s - captured_at_s)
+            self._out.count(now_s)
+
+    def reconnected(self) -> None:
+        """A connection was made anew."""
+        with self._lock:
+            self._reconnects += 1
+
+    def now(self) -> dict[str, Any]:
+        """What a status line tells: `state`, `fps_in`, `fps_out` over the last seconds, `people` so far."""
+        with self._lock:
+            now_s = time.monotonic()
+            return {
+                "state": self.state,
+                "fps_in": self._in.per_s(now_s),
+                "fps_out": self._out.per_s(now_s),
+                "people": self._people,
+            }
+
+    def stats(self) -> dict[str, Any]:
+        """The counts of the whole run as JSON values; rates are over the time from the first to the last event."""
+        with self._lock:
+            elapsed_s = max(self._last_s - (self._first_s or 0.0), 1e-9) if self._captured > 1 else float("inf")
+            p50, p95, p99 = (
+                (float(value) * 1000 for value in np.percentile(self._latencies_s, [50, 95, 99]))
+                if self._latencies_s
+                else (None, None, None)
+            )
+            return {
+                "captured": self._captured,
+                "delivered": self._delivered,
+                "dropped": dict(self._dropped),
+                "reconnects": self._reconnects,
+                "fps_in": round(self._captured / elapsed_s, 2),
+                "fps_out": round(self._delivered / elapsed_s, 2),
+                "latency_ms": {
+                    name: None if value is None else round(value, 1)
+                    for name, value in (("p50", p50), ("p95", p95), ("p99", p99))
+                },
+                "people": self._people,
+                "state": self.state,
+            }
+
+    def _now(self) -> float:
+        self._last_s = time.monotonic()
+        if self._first_s is None:
+            self._first_s = self._last_s
+        return self._last_s
+
+
 class Meter:
-    """Counts of one run; every method may be called from any thread."""
+    """What the steps of a run do; every method may be called from any thread."""
 
     def __init__(self) -> None:
         self.frames = 0

@@ -6,7 +6,6 @@ weights, for inputs of any number of whole patches. Knows nothing of pictures, b
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,11 +18,13 @@ from streampose.models import Checkpoint, load_network
 if TYPE_CHECKING:
     from transformers import VitPoseForPoseEstimation
 
-_CACHED_GRIDS = 32
+_Cache = dict[tuple[Any, ...], Tensor]
+_CACHE_LIMIT = 32
+"""Tensors: more than the shapes of pictures in one run; only a folder of all sorts of pictures exceeds it."""
 
 
 class DenseMapNetwork(nn.Module):
-    """Pixels (N, 3, H, W) to maps (N, C, s gh, s gw), for a grid of gh x gw = H/p x W/p patches of p pixels and N above 0.
+    """Pixels (N, 3, H, W), N > 0, to maps (N, C, s gh, s gw), for a grid of gh x gw = H/p x W/p patches of p pixels.
 
     s is the decoder's scale, 4 for every published checkpoint. What differs from transformers' forward, all of it exact
     up to rounding: other grids than the trained one work, their position embeddings resampled; of a mixture of experts
@@ -32,7 +33,7 @@ class DenseMapNetwork(nn.Module):
     """
 
     def __init__(self, model: VitPoseForPoseEstimation, dataset_index: int | None = None) -> None:
-        """Take over the parts of `model`, which must not be used any more.
+        """Take over the weights of `model`, which must not be used any more.
 
         Args:
             model: an evaluating network of transformers; its device and dtype are kept.
@@ -57,11 +58,7 @@ class DenseMapNetwork(nn.Module):
         self.projection = projection
         self.positions = backbone.embeddings.position_embeddings
         last_stage = max(config.stage_names.index(stage) for stage in backbone.out_features)
-        self.layers = backbone.encoder.layer[:last_stage]
-        if expert_count > 1:
-            for layer in self.layers:
-                layer.mlp = _chosen_expert(layer.mlp, dataset_index or 0)
-                layer.num_experts = 1
+        self.layers = nn.ModuleList(_Layer(layer, dataset_index or 0) for layer in backbone.encoder.layer[:last_stage])
         self.layernorm = backbone.layernorm
         simple = bool(parts.config.use_simple_decoder)
         self.head: nn.Module = _SimpleDecoder(parts.head) if simple else _ClassicDecoder(parts.head)
@@ -69,7 +66,7 @@ class DenseMapNetwork(nn.Module):
         """Cells of a map to a patch, along each axis."""
         self.map_count = int(parts.config.num_labels)
         """C, the maps of an input."""
-        self._positions_of_grid: dict[tuple[Any, ...], Tensor] = {}
+        self._positions_of_grid: _Cache = {}
         self.eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -79,11 +76,11 @@ class DenseMapNetwork(nn.Module):
         Raises:
             ValueError: H or W is no whole number of patches.
         """
-        (rows, no_row), (columns, no_column) = (
-            divmod(size, patch) for size, patch in zip(pixels.shape[-2:], self.patch_size, strict=True)
-        )
-        if no_row or no_column:
-            raise ValueError(f"{tuple(pixels.shape[-2:])} pixels are no whole number of {self.patch_size} patches")
+        height, width = pixels.shape[-2:]
+        patch_height, patch_width = self.patch_size
+        if height % patch_height or width % patch_width:
+            raise ValueError(f"{height}x{width} pixels are no whole number of {patch_height}x{patch_width} patches")
+        rows, columns = height // patch_height, width // patch_width
         # The projection pads 2 pixels on every side, which for patches of more than 4 pixels adds no patch.
         tokens = self.projection(pixels).flatten(2).transpose(1, 2) + self._position_embeddings(rows, columns)
         for layer in self.layers:
@@ -98,9 +95,8 @@ class DenseMapNetwork(nn.Module):
         gets the others resampled bicubically, as in ViT and DINOv2.
         """
         key = (rows, columns, self.positions.device, self.positions.dtype)
-        if key not in self._positions_of_grid:
-            if len(self._positions_of_grid) >= _CACHED_GRIDS:
-                self._positions_of_grid.clear()
+        known = self._positions_of_grid.get(key)
+        if known is None:
             everywhere, grid = self.positions[:, :1], self.positions[:, 1:]
             if (rows, columns) != self.trained_grid:
                 planes = grid.transpose(1, 2).reshape(1, -1, *self.trained_grid)
@@ -108,8 +104,8 @@ class DenseMapNetwork(nn.Module):
                 planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
                 resampled = F.interpolate(planes, (rows, columns), mode="bicubic", align_corners=False)
                 grid = resampled.flatten(2).transpose(1, 2).to(grid.dtype)
-            self._positions_of_grid[key] = grid + everywhere
-        return self._positions_of_grid[key]
+            known = _keep(self._positions_of_grid, key, grid + everywhere)
+        return known
 
 
 def load_dense_map_network(
@@ -130,22 +126,56 @@ def load_dense_map_network(
     return DenseMapNetwork(model, dataset_index).to(device=device, dtype=dtype)
 
 
+class _Layer(nn.Module):
+    """A layer of the encoder on tokens (N, T, channels): transformers' `VitPoseBackboneLayer` with one product for
+    query, key and value, and without the hooks by which transformers collects outputs, which stop torch's compiler.
+    """
+
+    def __init__(self, layer: Any, expert: int) -> None:
+        super().__init__()
+        attention = layer.attention.attention
+        self.head_count: int = attention.num_attention_heads
+        self.layernorm_before = layer.layernorm_before
+        self.query_key_value = _stacked(attention.query, attention.key, attention.value)
+        self.attention_output = layer.attention.output.dense
+        self.layernorm_after = layer.layernorm_after
+        self.mlp = layer.mlp if layer.num_experts == 1 else _chosen_expert(layer.mlp, expert)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        product = self.query_key_value(self.layernorm_before(tokens))
+        query, key, value = product.view(*tokens.shape[:2], 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(tokens.shape)
+        tokens = tokens + self.attention_output(seen)
+        changed: Tensor = self.mlp(self.layernorm_after(tokens))
+        return tokens + changed
+
+
 def _chosen_expert(mlp: Any, index: int) -> nn.Module:
     """Return transformers' mixture-of-experts layer with one expert as a plain one: its rows go under those of `fc2`.
 
     The mixture computes `fc2` (shared) and, of the last channels, every expert; it then zeroes all but the chosen one.
     """
-    shared, expert = mlp.fc2, mlp.experts[index]
-    joined = nn.Linear(
-        shared.in_features,
-        shared.out_features + expert.out_features,
-        device=shared.weight.device,
-        dtype=shared.weight.dtype,
-    )
+    return nn.Sequential(mlp.fc1, mlp.act, _stacked(mlp.fc2, mlp.experts[index]))
+
+
+def _stacked(*parts: nn.Linear) -> nn.Linear:
+    """Return one linear layer whose outputs are those of all `parts`, one after the other."""
+    weight = torch.cat([part.weight for part in parts])
+    has_bias = parts[0].bias is not None
+    whole = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias, device=weight.device, dtype=weight.dtype)
     with torch.no_grad():
-        joined.weight.copy_(torch.cat([shared.weight, expert.weight]))
-        joined.bias.copy_(torch.cat([shared.bias, expert.bias]))
-    return nn.Sequential(mlp.fc1, mlp.act, joined)
+        whole.weight.copy_(weight)
+        if has_bias:
+            whole.bias.copy_(torch.cat([part.bias for part in parts]))
+    return whole
+
+
+def _keep(cache: _Cache, key: tuple[Any, ...], value: Tensor) -> Tensor:
+    """Return `value`, which is in the cache from now on."""
+    if len(cache) >= _CACHE_LIMIT:
+        cache.clear()
+    cache[key] = value
+    return value
 
 
 class _ClassicDecoder(nn.Module):
@@ -179,28 +209,25 @@ class _SimpleDecoder(nn.Module):
         self.bias = nn.Parameter(head.conv.bias.detach()[:, None, None].clone())
         with torch.no_grad():
             self.pointwise.weight.copy_(weight.permute(2, 3, 0, 1).reshape(-1, channels))
+        self._matrices: _Cache = {}
 
     def forward(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
         low = self.pointwise(F.relu(tokens)).view(-1, rows, columns, 3, 3, self.map_count)
         low = low.permute(0, 5, 3, 1, 4, 2)  # (N, map, dy, row, dx, column)
-        wide = low.reshape(-1, self.map_count, 3 * rows, 3 * columns) @ _enlarging(columns, self.scale, low).mT
-        maps: Tensor = _enlarging(rows, self.scale, low) @ wide + self.bias
+        wide = low.reshape(-1, self.map_count, 3 * rows, 3 * columns) @ self._enlarging(columns, low).mT
+        maps: Tensor = self._enlarging(rows, low) @ wide + self.bias
         return maps
 
-
-def _enlarging(size: int, scale: int, like: Tensor) -> Tensor:
-    """Return `_enlarging_matrix` on the device and in the dtype of `like`."""
-    return _enlarging_matrix(size, scale, like.device, like.dtype)
-
-
-@lru_cache(maxsize=2 * _CACHED_GRIDS)
-def _enlarging_matrix(size: int, scale: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the matrix (scale * size, 3 * size) that takes three rows of `size` cells, one after the other, to their
-    sum after bilinear enlarging and shifting by +1, 0 and -1 cells. Its entries are exact in every dtype for scale 4.
-    """
-    with torch.inference_mode(False):
-        rows = torch.eye(size, dtype=torch.float64)[None]
-        enlarged = F.interpolate(rows, scale_factor=scale, mode="linear", align_corners=False)[0].T
-        bordered = F.pad(enlarged, (0, 0, 1, 1))
-        shifted = [bordered[shift : shift + scale * size] for shift in range(3)]
-        return torch.cat(shifted, dim=1).to(device=device, dtype=dtype)
+    def _enlarging(self, size: int, like: Tensor) -> Tensor:
+        """Return the matrix (s size, 3 size) that takes three rows of `size` cells, one after the other, to their sum
+        after bilinear enlarging and shifting by 1, 0 and -1 cells. Its entries are exact in any dtype where s is 4.
+        """
+        key = (size, like.device, like.dtype)
+        known = self._matrices.get(key)
+        if known is None:
+            cells = torch.eye(size, dtype=torch.float64)[None]
+            enlarged = F.interpolate(cells, scale_factor=self.scale, mode="linear", align_corners=False)[0].T
+            bordered = F.pad(enlarged, (0, 0, 1, 1))
+            shifted = torch.cat([bordered[shift : shift + self.scale * size] for shift in range(3)], dim=1)
+            known = _keep(self._matrices, key, shifted.to(like))
+        return known

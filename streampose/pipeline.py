@@ -1,10 +1,14 @@
 """Builds the channels, starts and joins the threads, and raises the first error.
 
-    capture -> [frames] -> detect -> [detected] -> pose -> [posed] -> annotate -> one channel a sink, one for the caller
+    for every source     capture -> [slot] -.
+    for all together                         `-> detect -> [detected] -> pose -.
+    for every source                                     .- [posed] <----------'
+                                                         `-> annotate -> one channel a sink, one for the caller
 
 Each step has a thread, given by the list in `Pipeline._steps`; the caller's thread runs the last loop, because
-windows and signals need it. Frames and endings flow down the channels, closing flows up. Knows no model, no file
-format and no flag.
+windows and signals need it. Frames and endings flow down the channels, closing flows up. A recorded source waits
+where a channel is full; of a live one the oldest frame makes room, counted by cause. Knows no model, no file format
+and no flag.
 """
 
 from __future__ import annotations
@@ -13,13 +17,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from streampose.channel import Channel, Closed, Empty, Finished
+from streampose.channel import Channel, Closed, Empty, Ending, Finished, Merge
 from streampose.errors import (
     AnnotateError,
     ModelError,
@@ -30,7 +35,7 @@ from streampose.errors import (
     describe,
 )
 from streampose.frames import Boxes, Detected, Float32, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
-from streampose.meter import Meter
+from streampose.meter import Drop, Meter, SourceMeter
 from streampose.sinks import Sink
 
 log = logging.getLogger("streampose")
@@ -40,8 +45,11 @@ Out = TypeVar("Out")
 
 CHANNEL_DEPTH = 8
 """Frames that may wait between two steps: enough to hide one step's hiccup behind its neighbour, a few frames of
-memory.
-"""
+memory."""
+LIVE_SLOT_DEPTH = 1
+"""Frames of a live source that wait for the networks: only the newest, because depth is latency."""
+LIVE_DEPTH = 3
+"""Frames of a live source that may wait behind the networks: what a sink may need to catch up after a keyframe."""
 BATCH_FRAMES = 64
 """A pose batch is filled over at most so many frames, so that a recording with few people still moves on."""
 LOOK_EVERY_S = 0.25
@@ -52,8 +60,10 @@ class FrameSource(Protocol):
     """What the pipeline needs of a source."""
 
     info: SourceInfo
+    meter: SourceMeter
 
     def frames(self) -> Iterator[Frame]: ...
+    def interrupt(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -81,22 +91,31 @@ class Drawer(Protocol):
     def annotate(self, image: Image, people: People) -> Image: ...
 
 
-class Pipeline:
-    """One source through the networks into its sinks.
+@dataclass(frozen=True)
+class Feed:
+    """One source and where its results go."""
 
-    Iterate over it once for the results, in the order of the source; use it as a context manager or close it. A failing
-    step ends the run: every frame before the failure is delivered first, then its error is raised, a
-    `StreamposeError` whose `__cause__` is the library's own. A failing sink ends alone as long as another sink is
-    left (or, with `results_wanted`, the caller); its error is raised at the end of the run.
+    source: FrameSource
+    sinks: Sequence[Sink] = ()
+
+
+class Pipeline:
+    """Sources through the networks into their sinks.
+
+    Iterate over it once for the results, each source's in its order; use it as a context manager or close it.
+
+    A step that fails ends its source: every frame before the failure is delivered first, then its error is raised, a
+    `StreamposeError` whose `__cause__` is the library's own. Where several sources run, the error is logged, the others
+    go on, and it is raised at the end. A failing sink ends alone as long as its source has another one (or, with
+    `results_wanted`, the caller); its error, too, is raised at the end.
     """
 
     def __init__(
         self,
-        source: FrameSource,
+        feeds: Sequence[Feed],
         detector: Detector,
         pose: Pose,
         annotator: Drawer | None,
-        sinks: Sequence[Sink] = (),
         *,
         device: torch.device | None = None,
         detect_batch: int = 4,
@@ -107,46 +126,60 @@ class Pipeline:
         stall_after_s: float = 300.0,
         join_within_s: float = 30.0,
     ) -> None:
-        """Take ownership of `source` and `sinks`; nothing runs before the iteration.
+        """Take ownership of sources and sinks; nothing runs before the iteration.
 
         Args:
+            feeds: sources with different `source_id`s.
             annotator: draws `Result.picture` when a sink needs it or `draw` asks for it; None leaves it None.
             device: where the networks run; each frame's pixels go there once.
-            detect_batch: most frames a detector call.
-            pose_batch: most people a pose call; a batch is filled over the frames that follow.
-            fill_s: how long a batch of a recorded source waits to be filled; one of a live source takes what is there.
+            detect_batch: most frames a detector call, over all sources.
+            pose_batch: most people a pose call, over all sources.
+            fill_s: how long a batch waits to be filled when all sources are recorded; else it takes what is there.
             draw: whether every result carries its drawn picture even when no sink needs it.
             results_wanted: whether the caller's loop is itself a reason to go on when every sink has failed.
             stall_after_s: a step at one piece of work for longer ends the run with `StalledError`.
             join_within_s: how long the end of the run waits for a step that has been told to stop.
         """
-        self.source = source
         self.meter = Meter()
-        self.run_info = RunInfo(source.info, pose.skeleton, {"detector": detector.name, "pose": pose.name})
         self._detector = detector
         self._pose = pose
-        self._annotator = annotator if draw or any(sink.needs_picture for sink in sinks) else None
         self._device = device or torch.device("cpu")
-        self._pose_batch = pose_batch
         self._detect_batch = detect_batch
-        self._fill_s = 0.0 if source.info.is_live else fill_s
-        self._results_wanted = results_wanted or not sinks
+        self._pose_batch = pose_batch
         self._stall_after_s = stall_after_s
         self._join_within_s = join_within_s
 
-        self._frames: Channel[Frame] = Channel(CHANNEL_DEPTH)
-        self._detected: Channel[Detected] = Channel(CHANNEL_DEPTH)
-        self._posed: Channel[Result] = Channel(CHANNEL_DEPTH)
-        self._results: Channel[Result] = Channel(CHANNEL_DEPTH)
-        runs = [_SinkRun(sink, self.run_info, self.meter, f"sink {number}") for number, sink in enumerate(sinks, 1)]
-        for run in runs:
-            run.alone = len(runs) == 1
-        self._sinks_here = [run for run in runs if run.sink.on_main_thread]
-        self._sinks_threaded = [run for run in runs if not run.sink.on_main_thread]
+        self._captured: Merge[Frame] = Merge()
+        any_live = any(feed.source.info.is_live for feed in feeds)
+        # Of live sources one frame each: the detector is not to run ahead of the pose network, depth is latency.
+        depth = len(feeds) if any_live else CHANNEL_DEPTH
+        self._detected: Channel[tuple[_Lane, Detected | Ending]] = Channel(depth)
+        self._fill_s = 0.0 if any_live else fill_s
+        self._results: Merge[Result] = Merge()
+        models = {"detector": detector.name, "pose": pose.name}
+        self._lanes = [
+            _Lane(
+                feed,
+                RunInfo(feed.source.info, pose.skeleton, models),
+                self.meter,
+                annotator if draw or any(sink.needs_picture for sink in feed.sinks) else None,
+                self._captured,
+                self._results,
+                prefix=f"{feed.source.info.source_id}: " if len(feeds) > 1 else "",
+                results_wanted=results_wanted or not feed.sinks,
+            )
+            for feed in feeds
+        ]
         self._threads: list[threading.Thread] = []
+        self._first_failure: StreamposeError | None = None
         self._started = False
         self._stopping = False
         self._ended = False
+
+    @property
+    def sources(self) -> list[FrameSource]:
+        """The sources, in the order given; their `info` and `meter` may be read at any time."""
+        return [lane.source for lane in self._lanes]
 
     def __iter__(self) -> Iterator[Result]:
         if self._started or self._ended:
@@ -155,18 +188,24 @@ class Pipeline:
         self.meter.start()
         failure: BaseException | None = None
         try:
-            for run in self._sinks_here:
-                run.open()
+            for lane in self._lanes:
+                for run in lane.sinks_here:
+                    run.open()
             for name, work in self._steps():
                 thread = threading.Thread(target=work, name=f"streampose {name}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
             while not self._over():
-                result = self._next_result()
-                for run in self._sinks_here:
-                    run.write(result)
-                self.meter.finished(len(result.people))
-                yield result
+                number, value = self._next_result()
+                lane = self._lanes[number]
+                if isinstance(value, Ending):
+                    self._take_ending(lane, value.error)
+                    continue
+                for run in lane.sinks_here:
+                    run.write(value)
+                lane.source.meter.delivered(len(value.people), value.frame.captured_at_s)
+                self.meter.finished(len(value.people))
+                yield value
         except Finished:
             pass
         except BaseException as error:
@@ -180,21 +219,29 @@ class Pipeline:
         thread.
         """
         self._stopping = True
-        self._frames.close()
-        self._detected.close()
-        for run in self._sinks_here + self._sinks_threaded:
-            run.sink.interrupt()
+        for lane in self._lanes:
+            lane.stop()
 
     def close(self) -> None:
-        """Give up what is under way, end every thread, close source and sinks; safe twice. Raises a sink's
-        `SinkError`.
+        """Give up what is under way, end every thread, close sources and sinks; safe twice. Raises the first error of
+        a source or sink that the iteration has not raised.
         """
         self._end(None)
 
     def summaries(self) -> list[str]:
         """Where the output lies, a line a sink; complete when the run has ended."""
-        runs = self._sinks_here + self._sinks_threaded
-        return [line for run in runs if (line := run.sink.summary())]
+        return [line for lane in self._lanes for run in lane.sinks if (line := run.sink.summary())]
+
+    def stats(self) -> dict[str, Any]:
+        """The counts so far as JSON values: `sources` by source id and `sinks` by what the user asked for.
+
+        When the run has ended, every source's frames are accounted for: captured = delivered + dropped by cause. A
+        sink's own drops do not count among its source's.
+        """
+        return {
+            "sources": {lane.source.info.source_id: lane.source.meter.stats() for lane in self._lanes},
+            "sinks": {run.name: run.stats() for lane in self._lanes for run in lane.sinks},
+        }
 
     def __enter__(self) -> Pipeline:
         return self
@@ -207,152 +254,132 @@ class Pipeline:
     def _steps(self) -> list[tuple[str, Callable[[], None]]]:
         """Which steps share a thread: none does. Each runs until its inlet ends and passes the ending on."""
         return [
-            ("capture", self._run_capture),
-            ("detect", lambda: self._run_batches(self._detect, self._frames, self._detected)),
-            ("pose", lambda: self._run_batches(self._estimate, self._detected, self._posed)),
-            ("annotate", self._run_annotate),
-            *((run.step, run.run) for run in self._sinks_threaded),
+            *((f"{lane.prefix}capture", lane.capture) for lane in self._lanes),
+            ("detect", self._run_detect),
+            ("pose", self._run_pose),
+            *((f"{lane.prefix}annotate", lane.annotate) for lane in self._lanes),
+            *((run.step, run.run) for lane in self._lanes for run in lane.sinks_threaded),
         ]
 
-    def _run_capture(self) -> None:
-        ending: BaseException | None = None
-        try:
-            frames = self.source.frames()
-            count = 0
-            while True:
-                with self.meter.working("capture", f"frame {count}"):
-                    frame = next(frames, None)
-                if frame is None:
-                    break
-                self._frames.put(frame)
-                count += 1
-        except Closed:
-            pass
-        except BaseException as error:
-            ending = _wrapped(SourceError, f"{self.source.info.text}: reading failed", error)
-        finally:
-            self._frames.finish(ending)
-
-    def _run_batches(
-        self,
-        work: Callable[[Channel[In], Channel[Out]], None],
-        inlet: Channel[In],
-        outlet: Channel[Out],
-    ) -> None:
-        """Work until the inlet ends; its ending, or the error of the work, goes on behind the last value."""
-        ending: BaseException | None = None
+    def _run_detect(self) -> None:
+        failure: BaseException | None = None
         try:
             while True:
-                work(inlet, outlet)
+                arrived = self._captured.take_batch(self._detect_batch, fill_s=self._fill_s)
+                batch = [(self._lanes[number], value) for number, value in arrived if isinstance(value, Frame)]
+                self._each("detect", batch, lambda frame: frame, self._detect, self._detected.put)
+                for number, value in arrived:
+                    if isinstance(value, Ending):
+                        self._detected.put((self._lanes[number], value))
         except (Finished, Closed):
             pass
         except BaseException as error:
-            ending = error
+            failure = error
         finally:
-            inlet.close()
-            outlet.finish(ending)
+            for lane in self._lanes:
+                lane.slot.close()
+            self._detected.finish(failure)
 
-    def _detect(self, inlet: Channel[Frame], outlet: Channel[Detected]) -> None:
-        frames = inlet.take_batch(self._detect_batch, fill_s=self._fill_s)
+    def _detect(self, frames: Sequence[Frame]) -> list[Detected]:
+        pixels = [torch.from_numpy(frame.image).to(self._device) for frame in frames]
+        found = self._detector.detect(pixels)
+        return [Detected(*values) for values in zip(frames, pixels, found, strict=True)]
 
-        def detect(some: Sequence[Frame]) -> list[Detected]:
-            pixels = [torch.from_numpy(frame.image).to(self._device) for frame in some]
-            found = self._detector.detect(pixels)
-            return [Detected(*values) for values in zip(some, pixels, found, strict=True)]
-
-        self._put_each("detect", frames, lambda frame: frame, detect, outlet)
-
-    def _estimate(self, inlet: Channel[Detected], outlet: Channel[Result]) -> None:
-        batch = inlet.take_batch(
-            self._pose_batch, weigh=lambda value: len(value.boxes), most=BATCH_FRAMES, fill_s=self._fill_s
-        )
-
-        def estimate(some: Sequence[Detected]) -> list[Result]:
-            poses = self._pose.estimate([value.pixels for value in some], [value.boxes for value in some])
-            return [
-                Result(value.frame, People.of(value.boxes, xy, scores, self._detector.label_of), self._pose.skeleton)
-                for value, (xy, scores) in zip(some, poses, strict=True)
-            ]
-
-        self._put_each("pose", batch, lambda value: value.frame, estimate, outlet)
-
-    def _put_each(
-        self,
-        step: str,
-        batch: Sequence[In],
-        frame_of: Callable[[In], Frame],
-        work: Callable[[Sequence[In]], list[Out]],
-        outlet: Channel[Out],
-    ) -> None:
-        """Do the batch's work and put what comes out.
-
-        A batch that fails is done again a frame at a time: the frames before the faulty one are delivered, the error
-        names it, and a batch that was merely too large for the memory gets through.
-        """
-        first, last = frame_of(batch[0]).index, frame_of(batch[-1]).index
-        what = f"frame {first}" if len(batch) == 1 else f"frames {first} to {last}"
+    def _run_pose(self) -> None:
+        failure: BaseException | None = None
         try:
-            with self.meter.working(step, what):
-                values = work(batch)
-        except Exception as error:
-            if len(batch) == 1:
-                raise _wrapped(ModelError, f"{step} failed on {what}", error) from error
-            log.warning("%s failed on %s, trying one at a time: %s", step, what, describe(error))
-            for value in batch:
-                self._put_each(step, [value], frame_of, work, outlet)
-        else:
-            for out in values:
-                outlet.put(out)
-
-    def _run_annotate(self) -> None:
-        """Draw, and hand every result to each sink and to the caller, until the ending or until nobody wants more."""
-        ending: BaseException | None = None
-        try:
-            for result in self._posed:
-                drawn = self._draw(result)
-                for run in self._sinks_threaded:
-                    run.put(drawn)
-                if self._over():
-                    break
-                self._results.put(drawn)
-        except Closed:
+            while True:
+                items = self._detected.take_batch(
+                    self._pose_batch,
+                    weigh=lambda item: 0 if isinstance(item[1], Ending) else len(item[1].boxes),
+                    most=BATCH_FRAMES,
+                    fill_s=self._fill_s,
+                )
+                batch = [(lane, value) for lane, value in items if isinstance(value, Detected)]
+                if self._stopping:  # what has not been begun counts as dropped
+                    batch = []
+                self._each("pose", batch, lambda value: value.frame, self._estimate, self._put_posed)
+                for lane, value in items:
+                    if isinstance(value, Ending):
+                        lane.posed.finish(value.error)
+        except (Finished, Closed):
             pass
         except BaseException as error:
-            ending = error
+            failure = error
         finally:
-            self._posed.close()
-            for run in self._sinks_threaded:
-                run.feed.finish()
-            self._results.finish(ending)
+            self._detected.close()
+            for lane in self._lanes:
+                lane.posed.finish(failure)
 
-    def _draw(self, result: Result) -> Result:
-        if self._annotator is None:
-            return result
-        what = f"frame {result.frame.index}"
+    def _estimate(self, batch: Sequence[Detected]) -> list[Result]:
+        poses = self._pose.estimate([value.pixels for value in batch], [value.boxes for value in batch])
+        return [
+            Result(value.frame, People.of(value.boxes, xy, scores, self._detector.label_of), self._pose.skeleton)
+            for value, (xy, scores) in zip(batch, poses, strict=True)
+        ]
+
+    def _put_posed(self, item: tuple[_Lane, Result]) -> None:
+        lane, result = item
         try:
-            with self.meter.working("annotate", what):
-                return result.drawn(self._annotator.annotate(result.frame.image, result.people))
+            lane.posed.put(result)
+        except Closed:
+            lane.slot.close()
+
+    def _each(
+        self,
+        step: str,
+        batch: Sequence[tuple[_Lane, In]],
+        frame_of: Callable[[In], Frame],
+        work: Callable[[Sequence[In]], list[Out]],
+        put: Callable[[tuple[_Lane, Out]], None],
+    ) -> None:
+        """Do the batch's work and put what comes out, but for lanes that have failed.
+
+        A batch that fails is done again a frame at a time: the frames before the faulty one are delivered, the error
+        names it and ends its lane, and a batch that was merely too large for the memory gets through.
+        """
+        batch = [(lane, value) for lane, value in batch if frame_of(value).index < lane.fails_from]
+        if not batch:
+            return
+        frames = [f"{lane.prefix}frame {frame_of(value).index}" for lane, value in batch]
+        what = frames[0] if len(frames) == 1 else f"{frames[0]} to {frames[-1]}"
+        try:
+            with self.meter.working(step, what):
+                values = work([value for _, value in batch])
         except Exception as error:
-            raise _wrapped(AnnotateError, f"drawing failed on {what}", error) from error
+            if len(batch) == 1:
+                lane, value = batch[0]
+                lane.fail(frame_of(value).index, _wrapped(ModelError, f"{step} failed on {what}", error))
+                return
+            log.warning("%s failed on %s, trying one at a time: %s", step, what, describe(error))
+            for item in batch:
+                self._each(step, [item], frame_of, work, put)
+        else:
+            for (lane, _), out in zip(batch, values, strict=True):
+                put((lane, out))
 
     def _over(self) -> bool:
-        """Whether nobody wants more: a user has quit at a sink, or every sink has failed and the caller only
-        watches.
-        """
-        runs = self._sinks_here + self._sinks_threaded
-        return any(run.quit for run in runs) or (
-            not self._results_wanted and bool(runs) and all(run.gone for run in runs)
-        )
+        """Whether a user has quit at a sink, which ends the whole run."""
+        return any(run.quit for lane in self._lanes for run in lane.sinks)
 
-    def _next_result(self) -> Result:
+    def _next_result(self) -> tuple[int, Result | Ending]:
         while True:
             try:
                 return self._results.take(timeout_s=LOOK_EVERY_S)
             except Empty:
                 self._raise_if_stalled()
 
+    def _take_ending(self, lane: _Lane, error: BaseException | None) -> None:
+        lane.source.meter.state = "ended"
+        if error is None:
+            return
+        if len(self._lanes) == 1 or not isinstance(error, StreamposeError):
+            raise error
+        log.error("%s (the other sources go on)", error)
+        self._first_failure = self._first_failure or error
+
     def _raise_if_stalled(self) -> None:
-        limit_s = self._join_within_s if self._stopping else self._stall_after_s
+        limit_s = min(self._join_within_s, self._stall_after_s) if self._stopping else self._stall_after_s
         work = self.meter.longest_work()
         if work is not None and time.monotonic() - work.since_s > limit_s:
             raise StalledError(f"{work.step} has not come back from {work.what} for {limit_s:g} s: gave it up")
@@ -361,55 +388,216 @@ class Pipeline:
         if self._ended:
             return
         self._ended = True
-        runs = self._sinks_here + self._sinks_threaded
-        over = failure is None and not self._results.closed  # came to its end: sinks may take their time
-        self._stopping = self._stopping or not over or self._over()
-        for channel in (self._frames, self._detected, self._posed, self._results):
-            channel.close()
-        stalled: StalledError | None = None
-        while any(thread.is_alive() for thread in self._threads) and stalled is None:
-            try:
+        came_to_its_end = all(lane.source.meter.state == "ended" for lane in self._lanes)
+        if failure is not None or not came_to_its_end:
+            self.stop()
+        for lane in self._lanes:
+            for channel in (lane.slot, lane.posed, lane.results):
+                channel.close()
+        if not came_to_its_end:
+            self._detected.close()
+        stalled = self._join()
+        runs = [run for lane in self._lanes for run in lane.sinks]
+        for run in runs:
+            if not self._threads or run.sink.on_main_thread:
+                run.close()
+        for lane in self._lanes:
+            if stalled is None:
+                lane.source.close()
+            lane.source.meter.dropped(Drop.STOPPED, lane.source.meter.under_way)
+        if failure is None or isinstance(failure, GeneratorExit):
+            errors = [stalled, self._first_failure, *(run.error for run in runs)]
+            for error in errors:
+                if error is not None:
+                    raise error
+
+    def _join(self) -> StalledError | None:
+        began_s = time.monotonic()
+        try:
+            while alive := [thread.name for thread in self._threads if thread.is_alive()]:
+                self._raise_if_stalled()
+                if self._stopping and time.monotonic() - began_s > self._join_within_s:
+                    raise StalledError(f"{alive[0]} has not ended within {self._join_within_s:g} s: gave it up")
                 for thread in self._threads:
                     thread.join(LOOK_EVERY_S)
-                self._raise_if_stalled()
-            except StalledError as error:
-                stalled = error
-        for run in runs if not self._threads else self._sinks_here:
-            run.close()
-        if stalled is None:
-            self.source.close()
-        if failure is None or isinstance(failure, GeneratorExit):
-            errors = [error for error in (stalled, *(run.error for run in runs)) if error is not None]
-            if errors:
-                raise errors[0]
+        except StalledError as error:
+            return error
+        return None
+
+
+class _Lane:
+    """What belongs to one source: its channels, its capture and annotate steps, its sinks."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        run_info: RunInfo,
+        meter: Meter,
+        annotator: Drawer | None,
+        captured: Merge[Frame],
+        results: Merge[Result],
+        *,
+        prefix: str,
+        results_wanted: bool,
+    ) -> None:
+        self.source = feed.source
+        self.prefix = prefix
+        self.failure: StreamposeError | None = None
+        """Why the networks give nothing more of this source."""
+        self.fails_from: float = float("inf")
+        """The index of the frame that failed."""
+        is_live = feed.source.info.is_live
+        drops = feed.source.meter.dropped
+
+        def counted(cause: str) -> Callable[[object], None] | None:
+            return (lambda _: drops(cause)) if is_live else None
+
+        self.slot = captured.inlet(LIVE_SLOT_DEPTH if is_live else CHANNEL_DEPTH, on_drop=counted(Drop.BUSY))
+        depth = LIVE_DEPTH if is_live else CHANNEL_DEPTH
+        self.posed: Channel[Result] = Channel(depth, on_drop=counted(Drop.OUTPUT))
+        self.results = results.inlet(depth, on_drop=counted(Drop.OUTPUT))
+        self.sinks = [
+            _SinkRun(
+                sink,
+                run_info,
+                meter,
+                f"{prefix}sink {number}",
+                name=f"{prefix}{sink.text}",
+                is_alone=len(feed.sinks) == 1,
+                drops=is_live,
+            )
+            for number, sink in enumerate(feed.sinks, 1)
+        ]
+        self.sinks_here = [run for run in self.sinks if run.sink.on_main_thread]
+        self.sinks_threaded = [run for run in self.sinks if not run.sink.on_main_thread]
+        self._meter = meter
+        self._annotator = annotator
+        self._results_wanted = results_wanted
+
+    def stop(self) -> None:
+        """Take no new frame; sinks wait for nothing any more."""
+        self.source.interrupt()
+        self.slot.close()
+        for run in self.sinks:
+            run.sink.interrupt()
+
+    def fail(self, index: int, error: StreamposeError) -> None:
+        """End this source behind the frames before `index`. Called from the threads of both networks: pose may fail at
+        an earlier frame than detect has.
+        """
+        if index < self.fails_from:
+            self.fails_from, self.failure = index, error
+        self.slot.close()
+
+    def capture(self) -> None:
+        """The body of the capture thread."""
+        ending: BaseException | None = None
+        info, step = self.source.info, f"{self.prefix}capture"
+        try:
+            frames = self.source.frames()
+            count = 0
+            while True:
+                # A live source may wait for hours for its camera, and comes back when it is interrupted.
+                with nullcontext() if info.is_live else self._meter.working(step, f"frame {count}"):
+                    frame = next(frames, None)
+                if frame is None:
+                    break
+                if not info.is_live:
+                    self.source.meter.captured()
+                self.slot.put(frame)
+                count += 1
+        except Closed:
+            pass
+        except BaseException as error:
+            ending = _wrapped(SourceError, f"{info.text}: reading failed", error)
+        finally:
+            self.slot.finish(ending)
+
+    def annotate(self) -> None:
+        """Draw, and hand every result to each sink and to the caller, until the ending or until nobody wants more; the
+        body of the annotate thread.
+        """
+        ending: BaseException | None = None
+        try:
+            for result in self.posed:
+                drawn = self._draw(result)
+                for run in self.sinks_threaded:
+                    run.put(drawn)
+                if self._nobody_wants_more():
+                    break
+                self.results.put(drawn)
+            ending = self.failure
+        except Closed:
+            pass
+        except BaseException as error:
+            ending = error
+        finally:
+            self.posed.close()
+            self.slot.close()
+            for run in self.sinks_threaded:
+                run.feed.finish()
+            self.results.finish(ending)
+
+    def _draw(self, result: Result) -> Result:
+        if self._annotator is None:
+            return result
+        what = f"frame {result.frame.index}"
+        try:
+            with self._meter.working(f"{self.prefix}annotate", what):
+                return result.drawn(self._annotator.annotate(result.frame.image, result.people))
+        except Exception as error:
+            raise _wrapped(AnnotateError, f"{self.prefix}drawing failed on {what}", error) from error
+
+    def _nobody_wants_more(self) -> bool:
+        return any(run.quit for run in self.sinks) or (
+            not self._results_wanted and bool(self.sinks) and all(run.gone for run in self.sinks)
+        )
 
 
 class _SinkRun:
     """One sink in a run: after its failure or the user's quitting it takes nothing more; its first error is kept."""
 
-    def __init__(self, sink: Sink, run_info: RunInfo, meter: Meter, step: str) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        run_info: RunInfo,
+        meter: Meter,
+        step: str,
+        *,
+        name: str,
+        is_alone: bool,
+        drops: bool,
+    ) -> None:
         self.sink = sink
         self.step = step
-        self.feed: Channel[Result] = Channel(CHANNEL_DEPTH)
+        self.name = name
         self.error: StreamposeError | None = None
-        self.alone = False
         self.quit = False
         self.gone = False
+        self._written = 0
+        self._dropped = 0
+        depth = LIVE_DEPTH if drops else CHANNEL_DEPTH
+        self.feed: Channel[Result] = Channel(depth, on_drop=self._drop if drops else None)
         self._run_info = run_info
         self._meter = meter
+        self._is_alone = is_alone
 
     def run(self) -> None:
         """Serve the feed to its end; the body of the sink's thread."""
         self.open()
-        for result in self.feed:
-            self.write(result)
-            if self.gone:
-                break
+        try:
+            while not self.gone:
+                try:
+                    self.write(self.feed.take(self.sink.idle_every_s))
+                except Empty:
+                    self._attempt("idle", self.sink.idle)
+        except Finished:
+            pass
         self.feed.close()
         self.close()
 
     def put(self, result: Result) -> None:
-        """Hand over a result, waiting for room; one that nobody takes any more is let go."""
+        """Hand over a result; one that nobody takes any more is let go."""
         with suppress(Closed):
             self.feed.put(result)
 
@@ -417,13 +605,28 @@ class _SinkRun:
         self._attempt("opening", lambda: self.sink.open(self._run_info))
 
     def write(self, result: Result) -> None:
-        if not self.gone:
-            wanted = self._attempt(f"frame {result.frame.index}", lambda: self.sink.write(result))
-            if wanted is False:
-                self.quit = self.gone = True
+        if self.gone:
+            return
+        wanted = self._attempt(f"frame {result.frame.index}", lambda: self.sink.write(result))
+        if wanted is False:
+            self.quit = self.gone = True
+        if self.error is None:
+            self._written += 1
 
     def close(self) -> None:
         self._attempt("closing", self.sink.close)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of the sink and what it says of itself; `error` is None as long as all is well."""
+        return {
+            "written": self._written,
+            "dropped": {Drop.BUSY: self._dropped} if self._dropped else {},
+            "error": None if self.error is None else str(self.error),
+            **self.sink.status(),
+        }
+
+    def _drop(self, _result: Result) -> None:
+        self._dropped += 1
 
     def _attempt(self, what: str, call: Callable[[], bool | None]) -> bool | None:
         try:
@@ -432,7 +635,7 @@ class _SinkRun:
         except Exception as error:
             if self.error is None:
                 self.error = _wrapped(SinkError, f"{self.sink.text}: {what} failed", error)
-                if not self.alone:
+                if not self._is_alone:
                     log.error("%s (the other sinks go on)", self.error)
             self.gone = True
             return None

@@ -35,6 +35,7 @@ from av.video.stream import VideoStream
 
 from streampose.errors import SourceError, UsageError, describe
 from streampose.frames import Frame, Image, SourceInfo
+from streampose.meter import SourceMeter
 
 DEMO = "demo"
 """The text that means the bundled clip; a file of that name is `./demo`."""
@@ -51,6 +52,13 @@ class Source(ABC):
 
     info: SourceInfo
     """Known as soon as the source is open."""
+
+    def __init__(self) -> None:
+        self.meter = SourceMeter()
+        """Counts of the source's frames."""
+
+    def interrupt(self) -> None:  # noqa: B027 - a recording is read as it is asked for, and waits for nothing
+        """Let `frames` end soon, whatever it waits for; from any thread or a signal handler."""
 
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
@@ -178,6 +186,7 @@ class _Recorded(Source):
     """A source that is read once, from its first picture to its last."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._reader = self._read()
         self._shots: Iterator[_Shot] = chain([next(self._reader)], self._reader)
         self._index = 0

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from streampose.frames import Boxes, Float32, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
+from streampose.meter import SourceMeter
 from streampose.sinks import Sink
 
 SKELETON = Skeleton(("head", "hand", "foot"), ((0, 1), (0, 2)), ())
@@ -61,18 +62,23 @@ class FakeSource:
 
     def __init__(self, count: int | None = 40, fault: Fault = NO_FAULT, *, is_live: bool = False) -> None:
         self.info = SourceInfo("fake", "fake", WIDTH, HEIGHT, 25.0, Fraction(1, 25), count, is_live)
+        self.meter = SourceMeter()
         self.count = count
         self.fault = fault
         self.captured = 0
         self.closed = 0
+        self.interrupted = threading.Event()
 
     def frames(self) -> Iterator[Frame]:
         index = 0
         while self.count is None or index < self.count:
             self.fault.meet(index)
             self.captured += 1
-            yield Frame("fake", index, index / 25, time.monotonic(), picture(index))
+            yield Frame(self.info.source_id, index, index / 25, time.monotonic(), picture(index))
             index += 1
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
 
     def close(self) -> None:
         self.closed += 1

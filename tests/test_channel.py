@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streampose.channel import Channel, Closed, Empty, Finished
+from streampose.channel import Channel, Closed, Empty, Ending, Finished, Merge
 
 WAIT_S = 10.0
 
@@ -179,3 +179,57 @@ def test_a_batch_that_does_not_fill_in_time_is_taken_as_it_is() -> None:
 def test_a_channel_needs_room() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Channel[int](0)
+
+
+def test_a_dropping_channel_never_waits_and_lets_the_oldest_go() -> None:
+    dropped: list[int] = []
+    channel: Channel[int] = Channel(2, on_drop=dropped.append)
+    for value in range(5):
+        channel.put(value)
+    channel.finish()
+    assert dropped == [0, 1, 2]
+    assert list(channel) == [3, 4]
+
+
+def test_a_merge_takes_in_turns_and_gives_each_ending_once() -> None:
+    merge: Merge[str] = Merge()
+    first, second = merge.inlet(5), merge.inlet(5)
+    for value in "abc":
+        first.put(value)
+    second.put("x")
+    first.finish()
+    failure = OSError("gone")
+    second.finish(failure)
+    taken = merge.take_batch(100)
+    assert [value for number, value in taken if number == 0] == ["a", "b", "c", Ending(None)]
+    assert [value for number, value in taken if number == 1] == ["x", Ending(failure)]
+    assert [number for number, _ in taken[:4]] == [0, 1, 0, 1], "a full channel does not keep the other from its turn"
+    with pytest.raises(Finished):
+        merge.take()
+
+
+def test_a_merge_waits_for_whichever_comes_first() -> None:
+    merge: Merge[int] = Merge()
+    silent, busy = merge.inlet(1), merge.inlet(1)
+    with pytest.raises(Empty):
+        merge.take(timeout_s=0.01)
+    thread = in_thread(lambda: busy.put(7))
+    assert merge.take(timeout_s=WAIT_S) == (1, 7)
+    thread.join(WAIT_S)
+    silent.close()
+    assert merge.take(timeout_s=WAIT_S) == (0, Ending(None)), "a closed channel has ended"
+
+
+def test_a_merges_batch_waits_to_be_filled_as_long_as_it_may() -> None:
+    merge: Merge[int] = Merge()
+    inlet = merge.inlet(1)
+
+    def produce() -> None:
+        for value in range(5):
+            inlet.put(value)
+        inlet.finish()
+
+    thread = in_thread(produce)
+    assert merge.take_batch(4, fill_s=WAIT_S) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert merge.take_batch(4, fill_s=WAIT_S) == [(0, 4), (0, Ending(None))]
+    thread.join(WAIT_S)

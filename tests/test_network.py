@@ -109,6 +109,15 @@ def test_bfloat16_stays_near_float32() -> None:
     assert relative_error(half.float(), single) < 0.1
 
 
+@pytest.mark.parametrize("simple", [True, False])
+def test_torch_compiles_it_in_one_piece(simple: bool) -> None:
+    network = DenseMapNetwork(vitpose(simple=simple, experts=2))
+    compiled = torch.compile(network, backend="eager", fullgraph=True, dynamic=False)
+    for size in ((64, 48), (32, 80)):
+        pixels = torch.randn(2, 3, *size)
+        assert torch.equal(compiled(pixels), network(pixels))
+
+
 def test_part_of_a_patch_is_refused() -> None:
     with pytest.raises(ValueError, match="whole number"):
         DenseMapNetwork(vitpose())(torch.zeros(1, 3, 64, 50))

@@ -14,7 +14,7 @@ import torch
 
 from streampose.errors import AnnotateError, ModelError, SinkError, SourceError, StalledError, StreamposeError
 from streampose.frames import Boxes
-from streampose.pipeline import Pipeline
+from streampose.pipeline import Feed, Pipeline
 from streampose.sinks import Sink
 from tests.fakes import (
     NO_FAULT,
@@ -49,11 +49,10 @@ def pipeline(
         return fault if step == at else NO_FAULT
 
     return Pipeline(
-        FakeSource(count, faulty("capture")),
+        [Feed(FakeSource(count, faulty("capture")), sinks)],
         FakeDetector(faulty("detect")),
         FakePose(faulty("pose")),
         FakeAnnotator(faulty("annotate")),
-        sinks,
         fill_s=0.1,
         draw=draw,
         results_wanted=results_wanted,
@@ -85,8 +84,8 @@ def test_every_frame_reaches_the_caller_and_every_sink_in_order() -> None:
     assert all(sinks[0].drawn)
     assert sinks[1].threads == {threading.current_thread().name}
     assert sinks[0].threads != sinks[2].threads
-    assert isinstance(pipe.source, FakeSource)
-    assert pipe.source.closed >= 1
+    assert isinstance(pipe.sources[0], FakeSource)
+    assert pipe.sources[0].closed >= 1
     assert pipe.meter.frames == COUNT
     assert pipe.meter.people == sum(index % 4 for index in range(COUNT))
     assert {"capture", "detect", "pose", "annotate"} <= set(pipe.meter.busy_s)
@@ -102,14 +101,14 @@ def test_people_and_keypoints_belong_to_their_frame() -> None:
 def test_nothing_is_drawn_when_nobody_looks() -> None:
     sink = FakeDataSink()
     annotator = FakeAnnotator()
-    pipe = Pipeline(FakeSource(), FakeDetector(), FakePose(), annotator, [sink])
+    pipe = Pipeline([Feed(FakeSource(), [sink])], FakeDetector(), FakePose(), annotator)
     assert [result.picture for result in pipe] == [None] * COUNT
     assert annotator.drawn == 0
 
 
 def test_crops_of_several_frames_go_through_together() -> None:
     detector, pose = FakeDetector(), FakePose()
-    for _ in Pipeline(FakeSource(), detector, pose, None, detect_batch=5, pose_batch=9, fill_s=10):
+    for _ in Pipeline([Feed(FakeSource())], detector, pose, None, detect_batch=5, pose_batch=9, fill_s=10):
         pass
     assert detector.batches == [5] * 8
     assert sum(pose.batches) == sum(index % 4 for index in range(COUNT))
@@ -138,8 +137,8 @@ def test_a_step_that_raises_ends_the_run_behind_the_frames_before_it(step: str) 
     assert isinstance(error.__cause__, Boom)
     assert f"at {BAD}" in str(error)
     assert "\n" not in str(error)
-    assert isinstance(pipe.source, FakeSource)
-    assert pipe.source.closed >= 1
+    assert isinstance(pipe.sources[0], FakeSource)
+    assert pipe.sources[0].closed >= 1
 
 
 class OutOfMemoryPose(FakePose):
@@ -153,7 +152,7 @@ class OutOfMemoryPose(FakePose):
 
 def test_a_batch_too_large_for_the_memory_is_done_a_frame_at_a_time() -> None:
     pose = OutOfMemoryPose()
-    pipe = Pipeline(FakeSource(), FakeDetector(), pose, None)
+    pipe = Pipeline([Feed(FakeSource())], FakeDetector(), pose, None)
     assert run(pipe) == (list(range(COUNT)), None)
     assert sum(pose.batches) == sum(index % 4 for index in range(COUNT))
 
@@ -266,8 +265,8 @@ def test_a_slow_sink_holds_the_source_back() -> None:
     timer.start()
     results = iter(pipe)
     next(results)  # handed over while the sink still holds its first frame
-    assert isinstance(pipe.source, FakeSource)
-    assert pipe.source.captured < 150, "channels are bounded"
+    assert isinstance(pipe.sources[0], FakeSource)
+    assert pipe.sources[0].captured < 150, "channels are bounded"
     timer.join()
     results.close()  # type: ignore[attr-defined]  # a generator
 
@@ -326,8 +325,8 @@ def test_closing_without_running_closes_source_and_sinks() -> None:
     pipe.close()
     pipe.close()
     assert sink.calls == ["close"]
-    assert isinstance(pipe.source, FakeSource)
-    assert pipe.source.closed == 1
+    assert isinstance(pipe.sources[0], FakeSource)
+    assert pipe.sources[0].closed == 1
     with pytest.raises(RuntimeError, match="once"):
         next(iter(pipe))
 

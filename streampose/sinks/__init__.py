@@ -23,6 +23,8 @@ class Sink(ABC):
     """Whether `write` reads `Result.picture`; when no sink does, nothing is drawn."""
     on_main_thread: bool = False
     """Whether every call has to come from the thread that runs the program (windows)."""
+    idle_every_s: float | None = None
+    """When no frame has come for so long, `idle` is called, again and again; None: never."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -41,6 +43,13 @@ class Sink(ABC):
         """Let a `write` that waits (for a picture's time, for a key) come back soon; called from any thread or a
         signal.
         """
+
+    def idle(self) -> None:  # noqa: B027 - most sinks have nothing to do
+        """Do what has to be done while no frame comes, such as keeping a connection alive. Raises `SinkError`."""
+
+    def status(self) -> dict[str, int | float | str]:
+        """Return what there is to tell of the sink itself: JSON values by name. Called from any thread."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:
