@@ -18,12 +18,14 @@ from streampose.errors import (
     UsageError,
 )
 from streampose.frames import Boxes, Frame, People, Result, RunInfo, Skeleton, SourceInfo
+from streampose.inputs import Input
 from streampose.sinks import Sink
 
 __all__ = [
     "AnnotateError",
     "Boxes",
     "Frame",
+    "Input",
     "ModelError",
     "People",
     "Result",

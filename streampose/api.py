@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from streampose.errors import UsageError
+from streampose.errors import UsageError, redact
+from streampose.inputs import Input
 from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.sinks import Sink
 
@@ -15,18 +16,20 @@ if TYPE_CHECKING:
     from streampose.annotate import Style
     from streampose.geometry import Blur
     from streampose.pipeline import Pipeline
+    from streampose.sources import Source
 
 DEFAULT_KEYPOINT_THRESHOLD = 0.3
 
 
 def stream(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Input | Iterable[str | os.PathLike[str] | Input],
     *,
-    to: Iterable[str | os.PathLike[str] | Sink] = (),
+    to: str | os.PathLike[str] | Sink | Iterable[str | os.PathLike[str] | Sink] = (),
     overwrite: bool = False,
+    segment_s: float | None = None,
     pose: str = DEFAULT_POSE,
     detector: str = DEFAULT_DETECTOR,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str | int] | None = None,
     dataset_index: int | None = None,
     allow_pickle: bool = False,
     device: str = "auto",
@@ -45,18 +48,23 @@ def stream(
     results_wanted: bool = True,
     stall_after_s: float = 300.0,
 ) -> Pipeline:
-    """Find the people of a source and their poses, frame after frame.
+    """Find the people of one or several sources and their poses, frame after frame.
 
         for result in streampose.stream("clip.mp4"):
             print(result.frame.pts_s, result.people.keypoints_xy)
 
-    Sinks and source are opened and the networks loaded before this returns; the work begins with the iteration. The
+    Sinks and recordings are opened and the networks loaded before this returns; the work, and the connecting to live
+    sources, begins with the iteration. The
     returned pipeline is also a context manager: use it as one when the loop may be left early.
 
     Args:
-        source: a video file, a picture, a folder or glob of pictures, or `demo`.
-        to: sinks, as texts (see `streampose.sinks.open.open_sink`) or objects.
+        source: a video file, a picture, a folder or glob of pictures, `demo`, a camera (`0`, `/dev/video2`), an RTSP,
+            RTMP or HTTP URL, `-` for a container on standard input; an `Input`, which has options of its own; or
+            several of these.
+        to: sinks, as texts (see `streampose.sinks.open.open_sink`) or objects, for every source without sinks of its
+            own; `{source}` in a text stands for the source's id.
         overwrite: let sinks replace existing files.
+        segment_s: recordings (video files) go on in a new file every so many seconds.
         pose: ViTPose checkpoint: a bundled name, a hub id or a local folder in hub layout.
         detector: detector checkpoint, named likewise.
         classes: names (or numbers) of the detector's classes to take; None takes people.
@@ -83,21 +91,48 @@ def stream(
         SourceError, ModelError, SinkError: what cannot be opened; the same and `AnnotateError`, `StalledError` later
             from the iteration, behind every result that came before the failure.
     """
-    from streampose.sinks.open import open_sink
-    from streampose.sources import open_source
+    from streampose.sinks.open import fill_in, open_sink
+    from streampose.sinks.window import Grid, GridCellSink
 
-    to = list(to)
-    texts = [os.path.normpath(sink) for sink in to if not isinstance(sink, Sink)]
-    if twice := {text for text in texts if texts.count(text) > 1}:
-        raise UsageError(f"two sinks would write to {min(twice)}: name each only once")
+    inputs = [one if isinstance(one, Input) else Input(one) for one in _listed(source, Input)]
+    shared = _listed(to, Sink)
+    dtype = str(dtype).removeprefix("torch.")
+    wanted_of = [shared if one.to is None else _listed(one.to, Sink) for one in inputs]
+    grid = Grid(max(1, sum("window" in wanted for wanted in wanted_of)))
     with ExitStack() as opened:
-        origin = opened.enter_context(open_source(source))
-        sinks = [
-            opened.enter_context(
-                sink if isinstance(sink, Sink) else open_sink(sink, overwrite=overwrite, source_path=origin.info.path)
-            )
-            for sink in to
-        ]
+        feeds: list[tuple[Source, list[Sink]]] = []
+        names: set[str] = set()
+        targets: set[str] = set()
+        for one, wanted in zip(inputs, wanted_of, strict=True):
+            origin = opened.enter_context(_open(one, is_alone=len(inputs) == 1))
+            source_id = origin.info.source_id
+            if source_id in names:
+                raise UsageError(f"two sources are named {source_id}: name them apart, as NAME=SOURCE")
+            names.add(source_id)
+            sinks: list[Sink] = []
+            for sink in wanted:
+                if isinstance(sink, Sink):
+                    target, text = str(id(sink)), sink.text
+                else:
+                    text = fill_in(os.fspath(sink), source_id)
+                    target = text if "://" in text or text == "-" else os.path.realpath(text)
+                if target in targets and text not in ("window", "null"):
+                    raise UsageError(
+                        f"two sinks would write to {redact(text)}: name each once, with {{source}} for several sources"
+                    )
+                targets.add(target)
+                if text == "window" and len(inputs) > 1:
+                    sink = GridCellSink("streampose", grid)
+                elif not isinstance(sink, Sink):
+                    sink = open_sink(
+                        text,
+                        overwrite=overwrite,
+                        source_path=origin.info.place,
+                        segment_s=segment_s,
+                        give_up_after_s=0.0 if len(inputs) == len(wanted) == 1 else None,
+                    )
+                sinks.append(opened.enter_context(sink))
+            feeds.append((origin, sinks))
         # Behind the cheap checks, because these imports take seconds.
         from streampose.annotate import Annotator
         from streampose.detect import load_detector
@@ -108,8 +143,8 @@ def stream(
         where = pick_device(device)
         precision = pick_dtype(dtype, where)
         on_cpu = where.type == "cpu"
-        detect_batch = detect_batch or (4 if on_cpu else 8)
-        pose_batch = pose_batch or (16 if on_cpu else 64)
+        detect_batch = (4 if on_cpu else 8) if detect_batch is None else detect_batch
+        pose_batch = (16 if on_cpu else 64) if pose_batch is None else pose_batch
         people = load_detector(
             detector,
             device=where,
@@ -132,7 +167,7 @@ def stream(
         )
         annotator = Annotator(estimator.skeleton, style=style, min_score=keypoint_threshold, boxes=boxes, labels=labels)
         pipeline = Pipeline(
-            [Feed(origin, sinks)],
+            [Feed(origin, sinks) for origin, sinks in feeds],
             people,
             estimator,
             annotator,
@@ -145,3 +180,28 @@ def stream(
         )
         opened.pop_all()
     return pipeline
+
+
+def _listed(values: Any, kind: type) -> list[Any]:
+    """Return several values as a list; one text, path or `kind` is a list of one, None is none."""
+    if values is None:
+        return []
+    return [values] if isinstance(values, str | os.PathLike | kind) else list(values)
+
+
+def _open(one: Input, *, is_alone: bool) -> Source:
+    from streampose.live import is_live_text, open_live
+    from streampose.sources import open_source
+
+    if not isinstance(one.source, str) or not is_live_text(one.source):
+        return open_source(one.source, name=one.name)
+    return open_live(
+        one.source,
+        name=one.name,
+        give_up_after_s=0.0 if one.give_up_after_s is None and is_alone else one.give_up_after_s,
+        freshness_s=one.freshness_s,
+        rtsp_transport=one.rtsp_transport,
+        size=one.size,
+        fps=one.fps,
+        input_format=one.input_format,
+    )

@@ -7,23 +7,30 @@ Standard output is for data, standard error for people. Exit codes: 0 ended or q
 from __future__ import annotations
 
 import argparse
+import inspect
+import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from streampose._version import __version__
 from streampose.api import DEFAULT_KEYPOINT_THRESHOLD, stream
-from streampose.errors import StreamposeError, describe
+from streampose.config import read_config
+from streampose.errors import SinkError, StreamposeError, UsageError, describe
+from streampose.inputs import Input, parse_input
 from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE, models_table
 
 if TYPE_CHECKING:
-    from streampose.pipeline import Pipeline
+    from streampose.pipeline import FrameSource, Pipeline
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells report it."""
@@ -32,43 +39,54 @@ TERMINAL_EVERY_S = 0.2
 LOG_EVERY_S = 10.0
 """How often a status line is written where there is no terminal."""
 
+_NOT_GIVEN = argparse.SUPPRESS
+"""Flags that are not given leave no trace, so that those of a file and the defaults of `stream` hold."""
+_LIVE_FLAGS = frozenset(["give_up_after_s", "freshness_s", "rtsp_transport", "size", "fps", "input_format"])
+_STREAM_FLAGS = frozenset(inspect.signature(stream).parameters) - {"source"}
+
 DESCRIPTION = "Live or recorded video to human pose, in real time, with ViTPose."
 EXAMPLES = """\
 examples:
   streampose run demo --to out/demo.mp4 --to out/poses.jsonl
   streampose run clip.mp4 --to window
+  streampose run 0 --to window
+  streampose run cam1=rtsp://host/1 cam2=rtsp://host/2 --to 'rtmp://host/live/{source}' --to '{source}.jsonl'
   streampose run photos/ --to drawn/ --to photos.jsonl --boxes --labels
   streampose run clip.mp4 --to out.mkv --pose usyd-community/vitpose-plus-base --detector PekingU/rtdetr_r50vd_coco_o365
 """
-SOURCES = "a video file, a picture, a folder or glob of pictures, or demo (the bundled clip)"
+SOURCES = (
+    "a video file, a picture, a folder or glob of pictures, demo (the bundled clip), a camera (0, /dev/video2), "
+    "rtsp://, rtmp:// or http(s):// (HLS too), - for a container on standard input; several at once, also named: "
+    "cam1=rtsp://..."
+)
 SINKS = (
     "where results go; may be given several times: a video file (.mp4, .mkv, .mov), keypoints as JSON Lines (.jsonl, "
-    "- for standard output), a folder for pictures (drawn/), a picture (.jpg, .png) for a picture, window, null "
-    "(default: window)"
+    "- for standard output), a folder for pictures (drawn/), a picture (.jpg, .png) for a picture, rtmp:// or rtsp:// "
+    "to publish, window, null (default: window); {source} stands for the source's name, {time} for the start of a "
+    "segment"
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(format="streampose: %(levelname)s: %(message)s", level=logging.WARNING)
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.ERROR, "error")
+    handler = _LogToPeople()
+    handler.setFormatter(logging.Formatter("streampose: %(message)s"))
+    logging.getLogger("streampose").handlers = [handler]
+    logging.getLogger("streampose").setLevel(logging.INFO)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
     except StreamposeError as error:
         if arguments.debug:
             raise
-        _say(f"streampose: {error}")
+        if not error.is_reported:
+            _say(f"streampose: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         if arguments.debug:
             raise
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our standard output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if arguments.debug:
             raise
@@ -88,30 +106,35 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser(
         "run",
+        argument_default=_NOT_GIVEN,
         help="find the people of a source and their poses",
         description="Find the people of a source and their poses, frame after frame.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.set_defaults(command=_run)
-    run.add_argument("source", metavar="SOURCE", help=SOURCES)
+    run.add_argument("source", metavar="SOURCE", nargs="*", help=SOURCES)
+    run.add_argument(
+        "--config", metavar="FILE", default=None, help="take sources and flags from a TOML file; flags given here win"
+    )
     run.add_argument("--to", metavar="SINK", action="append", help=SINKS)
-    run.add_argument("--overwrite", action="store_true", help="let sinks replace existing files")
+    run.add_argument("--overwrite", action="store_true", default=_NOT_GIVEN, help="let sinks replace existing files")
 
     networks = run.add_argument_group("networks (a bundled name, a hub id, or a folder in hub layout; see: models)")
-    networks.add_argument("--pose", metavar="NAME", default=DEFAULT_POSE, help="ViTPose checkpoint (%(default)s)")
-    networks.add_argument("--detector", metavar="NAME", default=DEFAULT_DETECTOR, help="detector (%(default)s)")
+    networks.add_argument("--pose", metavar="NAME", help=f"ViTPose checkpoint ({DEFAULT_POSE})")
+    networks.add_argument("--detector", metavar="NAME", help=f"detector ({DEFAULT_DETECTOR})")
     networks.add_argument(
         "--classes", metavar="NAME,...", type=_names, help="the detector's classes to take (default: people)"
     )
     networks.add_argument(
         "--dataset-index", metavar="N", type=int, help="expert of a mixture-of-experts (plus) checkpoint (default: 0)"
     )
-    networks.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu")
-    networks.add_argument("--dtype", metavar="NAME", default="auto", help="auto, float32, bfloat16, float16")
+    networks.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps, xpu")
+    networks.add_argument("--dtype", metavar="NAME", help="auto (default), float32, bfloat16, float16")
     networks.add_argument(
         "--allow-pickle",
         action="store_true",
+        default=_NOT_GIVEN,
         help="read weights that are no safetensors: such files can run code when they are loaded",
     )
 
@@ -121,7 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     results.add_argument("--max-people", metavar="N", type=_count, help="most people a frame, best first")
     results.add_argument(
-        "--flip-test", action="store_true", help="average with the mirrored crops: a little better, twice the work"
+        "--flip-test",
+        action="store_true",
+        default=_NOT_GIVEN,
+        help="average with the mirrored crops: a little better, twice the work",
     )
     results.add_argument(
         "--blur", choices=("hf", "paper"), help="Gaussian before the sub-pixel step (default: the better one)"
@@ -130,26 +156,52 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--pose-batch", metavar="N", type=_count, help="most people a pose call")
 
     picture = run.add_argument_group("picture")
-    picture.add_argument("--style", choices=("lines", "weighted"), default="lines", help="default: %(default)s")
-    picture.add_argument("--boxes", action="store_true", help="draw the boxes")
-    picture.add_argument("--labels", action="store_true", help="draw a label at each box")
+    picture.add_argument("--style", choices=("lines", "weighted"), help="default: lines")
+    picture.add_argument("--boxes", action="store_true", default=_NOT_GIVEN, help="draw the boxes")
+    picture.add_argument("--labels", action="store_true", default=_NOT_GIVEN, help="draw a label at each box")
     picture.add_argument(
         "--keypoint-threshold",
         metavar="P",
         type=_share,
-        default=DEFAULT_KEYPOINT_THRESHOLD,
-        help="least score of a drawn keypoint (%(default)s); data always holds all",
+        help=f"least score of a drawn keypoint ({DEFAULT_KEYPOINT_THRESHOLD}); data always holds all",
     )
 
+    live = run.add_argument_group("live sources")
+    live.add_argument(
+        "--give-up-after",
+        metavar="S",
+        type=_seconds_or_zero,
+        dest="give_up_after_s",
+        help="give up when a source has not been there for so long (default: never; a single source fails at once "
+        "when it is not there at the start)",
+    )
+    live.add_argument(
+        "--freshness", metavar="S", type=_seconds, dest="freshness_s", help="skip frames older than this (0.5)"
+    )
+    live.add_argument("--rtsp-transport", choices=("tcp", "udp"), help="default: tcp")
+    live.add_argument("--size", metavar="WxH", help="a camera's picture, as 1280x720")
+    live.add_argument("--fps", metavar="N", type=_seconds, help="a camera's rate")
+    live.add_argument("--input-format", metavar="NAME", help="a camera's pixel or codec format, as mjpeg")
+
     running = run.add_argument_group("running")
+    running.add_argument(
+        "--segment",
+        metavar="T",
+        type=_duration,
+        dest="segment_s",
+        help="go on in a new video file every 30s, 10m, 1h (name it with {time})",
+    )
+    running.add_argument(
+        "--stats", metavar="FILE", default=None, help="write counts, drops and latencies as JSON at the end"
+    )
     running.add_argument(
         "--stall-timeout",
         metavar="S",
         type=_seconds,
-        default=300.0,
-        help="give up when a step does not come back for so long (%(default)g s)",
+        dest="stall_after_s",
+        help="give up when a step does not come back for so long (300 s)",
     )
-    running.add_argument("--quiet", action="store_true", help="no status line and no closing table")
+    running.add_argument("--quiet", action="store_true", default=False, help="no status line and no closing table")
 
     models = commands.add_parser(
         "models",
@@ -159,35 +211,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     models.set_defaults(command=_models)
     for command in (run, models):
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.add_argument("--debug", action="store_true", default=False, help="show the traceback of an error")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    pipeline = stream(
-        arguments.source,
-        to=arguments.to or ["window"],
-        overwrite=arguments.overwrite,
-        pose=arguments.pose,
-        detector=arguments.detector,
-        classes=arguments.classes,
-        dataset_index=arguments.dataset_index,
-        allow_pickle=arguments.allow_pickle,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        box_threshold=arguments.box_threshold,
-        max_people=arguments.max_people,
-        flip_test=arguments.flip_test,
-        blur=arguments.blur,
-        detect_batch=arguments.detect_batch,
-        pose_batch=arguments.pose_batch,
-        keypoint_threshold=arguments.keypoint_threshold,
-        style=arguments.style,
-        boxes=arguments.boxes,
-        labels=arguments.labels,
-        results_wanted=False,
-        stall_after_s=arguments.stall_timeout,
-    )
+    given = vars(arguments)
+    inputs = [Input(source, name) for name, source in map(parse_input, given.get("source", ()))]
+    values: dict[str, Any] = {}
+    if arguments.config is not None:
+        if inputs:
+            raise UsageError("both SOURCE and --config are given: name the sources in one place")
+        inputs, values = read_config(arguments.config)
+    if not inputs:
+        raise UsageError("no SOURCE: give one, such as demo, or --config FILE")
+    values |= {key: value for key, value in given.items() if key in _STREAM_FLAGS}
+    options = {key: value for key, value in given.items() if key in _LIVE_FLAGS}
+    inputs = [replace(one, **options) for one in inputs]
+    if not any(one.to for one in inputs):
+        values.setdefault("to", ["window"])
+    pipeline = stream(inputs, **values, results_wanted=False)
     with pipeline, _interrupts(pipeline) as interrupted:
         status = _Status(pipeline, shown=not arguments.quiet)
         try:
@@ -195,7 +238,16 @@ def _run(arguments: argparse.Namespace) -> int:
                 status.update()
         finally:
             status.end()
+            if arguments.stats is not None:
+                _write_stats(arguments.stats, pipeline.stats())
     return INTERRUPTED if interrupted() else 0
+
+
+def _write_stats(file: str, stats: dict[str, Any]) -> None:
+    try:
+        Path(file).write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"cannot write {file}: {describe(error)}") from error
 
 
 @contextmanager
@@ -208,9 +260,10 @@ def _interrupts(pipeline: Pipeline) -> Iterator[Callable[[], bool]]:
         count += 1
         if count > 1:
             os._exit(INTERRUPTED)
-        # Not print: a handler may interrupt a write to the same stream, which must not be entered twice.
-        os.write(2, b"\nstreampose: finishing what is under way; Ctrl-C again stops at once\n")
         pipeline.stop()
+        # Not print: a handler may interrupt a write to the same stream, which must not be entered twice.
+        with suppress(OSError):
+            os.write(2, b"\nstreampose: finishing what is under way; Ctrl-C again stops at once\n")
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -226,7 +279,7 @@ class _Status:
     def __init__(self, pipeline: Pipeline, *, shown: bool) -> None:
         self._pipeline = pipeline
         self._shown = shown
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._every_s = TERMINAL_EVERY_S if self._terminal else LOG_EVERY_S
         self._last_s = time.monotonic()
 
@@ -236,38 +289,70 @@ class _Status:
         if not self._shown or now_s - self._last_s < self._every_s:
             return
         self._last_s = now_s
-        meter, total = self._pipeline.meter, self._pipeline.sources[0].info.frame_count
+        line = self._line()
+        if self._terminal:
+            _say(f"\r\x1b[K{line}", end="")
+        else:
+            _say(line)
+
+    def _line(self) -> str:
+        meter, sources = self._pipeline.meter, self._pipeline.sources
+        if len(sources) > 1 or sources[0].info.is_live:
+            return " | ".join(map(_live_line, sources))
+        total = sources[0].info.frame_count
         of = f"/{total}" if total else ""
         line = f"{meter.frames}{of} frames, {meter.fps:.1f} fps, {meter.people} people"
         if total and meter.frames <= total:
             line += f", {(total - meter.frames) / meter.fps:.0f} s left"
-        if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
-        else:
-            _say(line)
+        return line
 
     def end(self) -> None:
         """Print the table."""
         if not self._shown:
             return
         if self._terminal:
-            sys.stderr.write("\r\x1b[K")
+            _say("\r\x1b[K", end="")
         meter = self._pipeline.meter
+        if not meter.frames:
+            return
         _say(f"frames   {meter.frames} in {meter.elapsed_s:.1f} s, {meter.fps:.1f} fps")
         _say(f"people   {meter.people}, {meter.people / max(meter.frames, 1):.1f} a frame")
         for number, line in enumerate(self._pipeline.summaries()):
             _say(f"{'' if number else 'written':9}{line}")
 
 
+def _live_line(source: FrameSource) -> str:
+    now, stats = source.meter.now(), source.meter.stats()
+    line = f"{source.info.source_id} {now['state']}, {now['fps_in']:.1f} fps in, {now['fps_out']:.1f} out"
+    line += f", {now['people']} people"
+    if stats["dropped"]:
+        line += ", dropped " + " ".join(f"{cause} {count}" for cause, count in stats["dropped"].items())
+    if stats["latency_ms"]["p50"] is not None:
+        line += ", latency {p50:.0f}/{p95:.0f}/{p99:.0f} ms".format(**stats["latency_ms"])
+    return line
+
+
 def _models(_arguments: argparse.Namespace) -> int:
-    print(models_table())
-    sys.stdout.flush()
+    try:
+        os.write(1, f"{models_table()}\n".encode())
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        raise SinkError(f"cannot write to standard output: {describe(error)}") from error
     return 0
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _say(text: str, end: str = "\n") -> None:
+    # That nobody reads what we say is no reason to end a run.
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, end=end, flush=True)
+
+
+class _LogToPeople(logging.Handler):
+    """The program's log: a line a record on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(self.format(record))
 
 
 def _names(text: str) -> list[str]:
@@ -283,6 +368,12 @@ def _share(text: str) -> float:
     return value if 0 <= value <= 1 else _wrong(f"{text!r}: a number from 0 to 1")
 
 
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(?P<count>\d+(\.\d+)?)(?P<unit>[smh]?)", text)
+    value = float(match["count"]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match["unit"]] if match else 0.0
+    return value if value > 0 else _wrong(f"{text!r}: a length of time, as 30s, 10m or 1h")
+
+
 def _count(text: str) -> int:
     return int(text) if text.isdecimal() and int(text) > 0 else _wrong(f"{text!r}: a whole number from 1 up")
 
@@ -293,6 +384,10 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     return value if value > 0 else _wrong(f"{text!r}: seconds, more than 0")
+
+
+def _seconds_or_zero(text: str) -> float:
+    return 0.0 if text == "0" else _seconds(text)
 
 
 def _wrong(message: str) -> NoReturn:

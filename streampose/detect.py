@@ -6,9 +6,11 @@ Knows how each sort of detector wants its input and what its output means; nothi
 from __future__ import annotations
 
 import difflib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import Any
 
 import cv2
@@ -20,7 +22,15 @@ from torch import Tensor
 from streampose.device import run_errors
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes, Float32
-from streampose.models import Checkpoint, load_image_processor, load_network, resolve
+from streampose.models import (
+    CONFIG,
+    PREPROCESSOR,
+    Checkpoint,
+    check_range,
+    load_image_processor,
+    load_network,
+    resolve,
+)
 from streampose.network import load_dense_map_network
 
 _PERSON = "person"
@@ -79,12 +89,12 @@ class PersonDetector(ABC):
 
 
 def load_detector(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     device: torch.device,
     dtype: torch.dtype,
     threshold: float | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str | int] | None = None,
     max_people: int | None = None,
     max_batch: int = 8,
     allow_pickle: bool = False,
@@ -95,15 +105,22 @@ def load_detector(
         name: a bundled name, a folder in hub layout or a hub id; see `streampose.models.resolve`.
         device, dtype: where and in which number format the network runs.
         threshold: least score of a box, 0..1; None takes 0.25 for the bundled detector and 0.3 for others.
-        classes: names or numbers of the classes to find; None finds the class called person.
+        classes: names or numbers of the classes to find, also as one text with commas between them; None finds the
+            class called person.
         max_people: most boxes an image, the best ones; None for all.
         max_batch: most images that go through the network together.
         allow_pickle: take weights that are no safetensors, where there are no others.
 
     Raises:
-        UsageError: the network does not know a class.
+        UsageError: the network does not know a class; a threshold, `max_people` or `max_batch` that cannot be.
         ModelError: the checkpoint cannot be found or loaded, or is no detector.
     """
+    if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+        raise UsageError(f"no box threshold {threshold!r}: a number from 0 to 1")
+    if max_people is not None and not (isinstance(max_people, int) and max_people >= 1):
+        raise UsageError(f"no limit of {max_people!r} people: a whole number from 1, or none")
+    if not (isinstance(max_batch, int) and max_batch >= 1):
+        raise UsageError(f"no batches of {max_batch!r} frames: a whole number from 1")
     from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
 
     checkpoint = resolve(name, allow_pickle=allow_pickle)
@@ -118,9 +135,11 @@ def load_detector(
             max_batch=max_batch,
         )
     if checkpoint.model_type == "vitpose":
-        raise ModelError(f"{name} is a pose network, not a detector: take it as --pose")
+        raise ModelError(f"{checkpoint.name} is a pose network, not a detector: take it as --pose")
     if checkpoint.model_type not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
-        raise ModelError(f"{name} is of type {checkpoint.model_type}, for which transformers has no object detector")
+        raise ModelError(
+            f"{checkpoint.name} is of type {checkpoint.model_type}, for which transformers has no object detector"
+        )
     return HubDetector(
         checkpoint,
         device=device,
@@ -144,7 +163,7 @@ class DenseMapDetector(PersonDetector):
         device: torch.device,
         dtype: torch.dtype,
         threshold: float,
-        classes: Sequence[str] | None,
+        classes: str | Sequence[str | int] | None,
         max_people: int | None,
         max_batch: int,
     ) -> None:
@@ -156,8 +175,8 @@ class DenseMapDetector(PersonDetector):
             raise ModelError(f"{checkpoint.name}: a person detector has 5 maps, this network {self._network.map_count}")
         self._dtype = dtype
         self._threshold = threshold
-        self._patch_count = int(checkpoint.config.get("streampose_tokens", 364))
-        self._fill = int(checkpoint.preprocessing.get("pad_value", 124))
+        self._patch_count = checkpoint.whole_number(CONFIG, "streampose_tokens", 364, range(1, 65537))
+        self._fill = checkpoint.whole_number(PREPROCESSOR, "pad_value", 124, range(256))
         mean, std = checkpoint.normalisation()
         self._mean, self._std = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
 
@@ -273,7 +292,7 @@ class HubDetector(PersonDetector):
         device: torch.device,
         dtype: torch.dtype,
         threshold: float,
-        classes: Sequence[str] | None,
+        classes: str | Sequence[str | int] | None,
         max_people: int | None,
         max_batch: int,
     ) -> None:
@@ -281,6 +300,7 @@ class HubDetector(PersonDetector):
         from transformers import AutoModelForObjectDetection
 
         network = load_network(checkpoint, AutoModelForObjectDetection, torch.float32)
+        check_range(checkpoint, dict(network.named_parameters()), dtype)
         known = {int(number): str(label) for number, label in network.config.id2label.items()}
         label_of = _choose_classes(checkpoint.name, known, classes)
         super().__init__(checkpoint.name, label_of, device=device, max_people=max_people, max_batch=max_batch)
@@ -307,7 +327,7 @@ class HubDetector(PersonDetector):
         return found
 
 
-def _choose_classes(name: str, known: dict[int, str], wanted: Sequence[str] | None) -> dict[int, str]:
+def _choose_classes(name: str, known: dict[int, str], wanted: str | Sequence[str | int] | None) -> dict[int, str]:
     """Return the classes of detector `name` to find, of those it knows; by name in any case, or by number."""
     by_name: dict[str, list[int]] = {}
     for number, label in known.items():
@@ -316,8 +336,10 @@ def _choose_classes(name: str, known: dict[int, str], wanted: Sequence[str] | No
         if _PERSON not in by_name:
             raise UsageError(f"{name} knows no class called person: choose --classes from {', '.join(known.values())}")
         wanted = [_PERSON]
+    if not wanted:
+        raise UsageError(f"no classes for {name}: choose from {', '.join(known.values())}")
     chosen: dict[int, str] = {}
-    for text in wanted:
+    for text in [text.strip() for text in wanted.split(",")] if isinstance(wanted, str) else map(str, wanted):
         numbers = by_name.get(text.lower(), [int(text)] if text.isdecimal() and int(text) in known else [])
         if not numbers:
             close = difflib.get_close_matches(text.lower(), by_name, n=3, cutoff=0.6) or list(known.values())

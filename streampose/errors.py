@@ -20,6 +20,8 @@ class StreamposeError(Exception):
     """A known failure whose text is one line for the user, credentials redacted."""
 
     exit_code = 1
+    is_reported = False
+    """Whether it has been logged already, when it happened; it is raised all the same at the end of the run."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(redact(message).split()))

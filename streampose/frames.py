@@ -6,8 +6,10 @@ pixel, as in COCO. Images are always BGR.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +47,17 @@ class SourceInfo:
     is_live: bool
     path: str | None = None
     """The file behind a video-file source, from which a video sink copies the audio."""
+    pictures: tuple[str, ...] = ()
+    """The files of a picture source, in the order of its frames: no sink may replace one of them."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel over its height as it is to be shown, rotation applied; 1 where the container does not say."""
+
+    @property
+    def place(self) -> str | None:
+        """The file that is read, or the folder below which all of them lie; None where no file is read."""
+        if len(self.pictures) > 1:
+            return os.path.commonpath({Path(file).parent.resolve() for file in self.pictures})
+        return self.pictures[0] if self.pictures else self.path
 
 
 @dataclass(frozen=True, slots=True)

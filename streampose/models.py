@@ -9,18 +9,28 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import math
+import os
+import pickle
 import re
+import reprlib
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from streampose.errors import ModelError, describe
+from streampose.errors import ModelError, StreamposeError, describe
 
 if TYPE_CHECKING:
     import torch
+
+_T = TypeVar("_T")
+_LOG = logging.getLogger("streampose")
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
 
 DEFAULT_POSE = "vitpose-small-streampose"
 DEFAULT_DETECTOR = "person-detector-streampose"
@@ -91,20 +101,74 @@ class Checkpoint:
         """The architecture by transformers' name, such as `vitpose` or `rt_detr`."""
         return str(self.config["model_type"])
 
+    def entry(self, file: str, key: str, default: _T, parse: Callable[[Any], _T], what: str) -> _T:
+        """Return an entry of `file` (`CONFIG` or `PREPROCESSOR`) as `parse` makes it.
+
+        `default` stands for an entry that there is not; where it is None, for null as well.
+
+        Raises:
+            ModelError: `parse` fails; the text says that the entry is not `what`.
+        """
+        value = (self.config if file == CONFIG else self.preprocessing).get(key, default)
+        if value is default:
+            return default
+        try:
+            return parse(value)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise ModelError(f"{self.name}: `{key}` in its {file} is {reprlib.repr(value)}, not {what}") from error
+
+    def whole_number(self, file: str, key: str, default: int, of: range) -> int:
+        """Return an entry of `file` that is one of the numbers `of`; see `entry`."""
+        return self.entry(file, key, default, lambda value: _one_of(value, of), f"a whole number of {of[0]}..{of[-1]}")
+
     @property
     def channel_names(self) -> dict[int, str]:
         """The network's name of each class or keypoint by its number; empty where the checkpoint has none."""
-        return {int(number): str(name) for number, name in self.config.get("id2label", {}).items()}
+
+        def parse(value: Any) -> dict[int, str] | None:
+            return {int(number): str(name) for number, name in value.items()}
+
+        return self.entry(CONFIG, "id2label", None, parse, "names by number") or {}
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and deviation (RGB) that take colours in 0..1 to the network's input; ImageNet's by default."""
-        rescale = self.preprocessing.get("rescale_factor", 1 / 255) if self.preprocessing.get("do_rescale", True) else 1
-        range_ = 255 * float(rescale)
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        """Return mean and deviation (RGB) that take colours in 0..1 to the network's input; ImageNet's by default.
+
+        Raises:
+            ModelError: `preprocessor_config.json` does not give them as numbers, or a deviation is not above 0.
+        """
+        range_ = 255.0
+        if self.preprocessing.get("do_rescale", True):
+            range_ *= self.entry(
+                PREPROCESSOR, "rescale_factor", 1 / 255, lambda value: _number(value, above=0), "a number above 0"
+            )
+        mean: tuple[float, ...] | None = (0.0, 0.0, 0.0)
+        std: tuple[float, ...] | None = (1.0, 1.0, 1.0)
         if self.preprocessing.get("do_normalize", True):
-            mean = tuple(self.preprocessing.get("image_mean") or (0.485, 0.456, 0.406))
-            std = tuple(self.preprocessing.get("image_std") or (0.229, 0.224, 0.225))
-        return tuple(value / range_ for value in mean), tuple(value / range_ for value in std)
+            mean = self.entry(PREPROCESSOR, "image_mean", None, _colour, "three numbers")
+            std = self.entry(
+                PREPROCESSOR, "image_std", None, lambda value: _colour(value, above=0), "three numbers above 0"
+            )
+        return (
+            tuple(value / range_ for value in mean or (0.485, 0.456, 0.406)),
+            tuple(value / range_ for value in std or (0.229, 0.224, 0.225)),
+        )
+
+
+def _one_of(value: Any, of: range) -> int:
+    if type(value) is not int or value not in of:
+        raise ValueError
+    return value
+
+
+def _number(value: Any, above: float = -math.inf) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
+        raise ValueError
+    return float(value)
+
+
+def _colour(value: Any, above: float = -math.inf) -> tuple[float, ...] | None:
+    red, green, blue = (_number(part, above) for part in value)
+    return red, green, blue
 
 
 def assets_folder() -> Path:
@@ -131,7 +195,7 @@ def models_table() -> str:
     )
 
 
-def resolve(name: str, *, allow_pickle: bool = False) -> Checkpoint:
+def resolve(name: str | os.PathLike[str], *, allow_pickle: bool = False) -> Checkpoint:
     """Find the checkpoint that `name` means, fetching it where it has to be fetched.
 
     Args:
@@ -142,11 +206,12 @@ def resolve(name: str, *, allow_pickle: bool = False) -> Checkpoint:
     Raises:
         ModelError: there is no such checkpoint, it cannot be fetched, or it lacks `config.json` or its weights.
     """
+    name = os.fspath(name)
     folder = _find_folder(name, allow_pickle)
-    config = _read_json(name, folder / "config.json")
+    config = _read_json(name, folder / CONFIG)
     if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{name}: its config.json names no model_type: not a checkpoint of transformers")
-    preprocessing_file = folder / "preprocessor_config.json"
+    preprocessing_file = folder / PREPROCESSOR
     preprocessing = _read_json(name, preprocessing_file) if preprocessing_file.exists() else {}
     use_safetensors = _has_weights(folder, "model.safetensors")
     if not use_safetensors:
@@ -172,7 +237,7 @@ def load_network(checkpoint: Checkpoint, model_class: Any, dtype: torch.dtype) -
     Raises:
         ModelError: damaged weights, weights of another network, a package that is missing.
     """
-    with quiet(), _loading(checkpoint):
+    with quiet(), loading(checkpoint):
         network, report = model_class.from_pretrained(
             checkpoint.folder,
             dtype=dtype,
@@ -188,20 +253,66 @@ def load_network(checkpoint: Checkpoint, model_class: Any, dtype: torch.dtype) -
         raise ModelError(
             f"{checkpoint.name}: its weights do not fit its config.json: {unfit[0]} and {len(unfit) - 1} others"
         )
+    check_range(checkpoint, network.state_dict(), dtype)
     return network.eval().requires_grad_(False)
+
+
+def check_range(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """See to it that `dtype` can hold the `weights` of a checkpoint, by name.
+
+    Raises:
+        ModelError: a weight is too large for `dtype`, infinite or not a number.
+    """
+    import torch
+
+    limit = torch.finfo(dtype).max
+    for key, weight in weights.items():
+        # Ten times faster than asking every weight whether it is finite; both ends of NaN are NaN.
+        low, high = (float(end) for end in weight.aminmax()) if weight.numel() else (0.0, 0.0)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ModelError(f"{checkpoint.name}: its weights are damaged: {key} holds values that are not finite")
+        if low < -limit or high > limit:
+            raise ModelError(
+                f"{checkpoint.name}: {key} in its weights exceeds {dtype}: take --dtype float32 or bfloat16"
+            )
 
 
 def load_image_processor(checkpoint: Checkpoint) -> Any:
     """Return transformers' own image processor of the checkpoint.
 
     Raises:
-        ModelError: the checkpoint has none, or one that this installation cannot build.
+        ModelError: the checkpoint has none, or one that this installation cannot build or that fails on a picture.
     """
+    import numpy as np
     import transformers
 
+    checkpoint.normalisation()
     processors: Any = transformers.AutoImageProcessor
-    with quiet(), _loading(checkpoint):
-        return processors.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    with quiet(), loading(checkpoint, PREPROCESSOR):
+        processor = processors.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        # Most of what is wrong with its values shows only now.
+        processor(images=[np.zeros((64, 64, 3), np.uint8)], input_data_format="channels_last", return_tensors="pt")
+    return processor
+
+
+@contextmanager
+def loading(checkpoint: Checkpoint, part: str = "") -> Iterator[None]:
+    """Turn whatever fails inside, other than by our own errors, into a `ModelError` that names the checkpoint and the
+    file `part` of it, where it is one file that is read.
+    """
+    try:
+        yield
+    except StreamposeError:
+        raise
+    except ImportError as error:
+        raise ModelError(f"{checkpoint.name} needs a package that is not installed: {describe(error)}") from error
+    except (pickle.UnpicklingError, EOFError) as error:  # torch's own text advises to run the code in the file
+        raise ModelError(
+            f"cannot load {checkpoint.name}: its pytorch_model.bin is damaged or holds more than weights"
+        ) from error
+    except Exception as error:  # A config written by anybody can make any line of the library fail, with any type.
+        first_sentence = describe(error).partition(". ")[0]  # the others are advice for another program
+        raise ModelError(f"cannot load {checkpoint.name} from {checkpoint.folder / part}: {first_sentence}") from error
 
 
 @contextmanager
@@ -228,7 +339,7 @@ def quiet() -> Iterator[None]:
 
 
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
-_SMALL_FILES = ["config.json", "preprocessor_config.json"]
+_SMALL_FILES = [CONFIG, PREPROCESSOR]
 _SAFETENSORS = ["model*.safetensors", "model.safetensors.index.json"]
 _PICKLES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 _HUB_ANSWER_TIMEOUT_S = 5.0
@@ -237,12 +348,16 @@ _HUB_ANSWER_TIMEOUT_S = 5.0
 def _find_folder(name: str, allow_pickle: bool) -> Path:
     if any(name == model.name for model in KNOWN_MODELS if "/" not in model.name):
         return assets_folder() / "models" / name
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        return folder
+    shown = name if len(name) <= 200 else f"{name[:200]}..."
+    try:
+        folder = Path(name).expanduser()
+        if name and folder.is_dir():
+            return folder
+    except (OSError, RuntimeError) as error:  # too long, may not be entered; `~` of an unknown user
+        raise ModelError(f"cannot look for a folder {shown!r}: {describe(error)}") from error
     if hub_id := _HUB_ID.fullmatch(name):
         return _from_hub(name, hub_id["repo"], hub_id["revision"], allow_pickle)
-    raise ModelError(f"no model {name!r}: {_names_like(name)}")
+    raise ModelError(f"no model {shown!r}: {_names_like(name)}")
 
 
 def _names_like(name: str) -> str:
@@ -259,24 +374,31 @@ def _names_like(name: str) -> str:
 
 def _from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     with quiet():
         try:
-            folder = Path(
-                snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=_SMALL_FILES)
-            )
-            if _is_complete(folder, allow_pickle):
-                return folder
-        except LocalEntryNotFoundError:
-            pass  # Not in the cache: ask the hub.
-        try:
+            with suppress(LocalEntryNotFoundError):  # not in the cache: ask the hub
+                folder = Path(
+                    snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=_SMALL_FILES)
+                )
+                if _is_complete(folder, allow_pickle):
+                    return folder
             # Asked for first, because the download itself has no timeout or retries for half a minute.
             model = HfApi().model_info(repo, revision=revision, timeout=_HUB_ANSWER_TIMEOUT_S)
             files = {file.rfilename for file in model.siblings or []}
             has_safetensors = bool(files & {"model.safetensors", "model.safetensors.index.json"})
+            _LOG.info("fetching %s from the Hugging Face hub", name)
             weights = _PICKLES if allow_pickle and not has_safetensors else _SAFETENSORS
-            folder = Path(snapshot_download(repo, revision=model.sha, allow_patterns=[*_SMALL_FILES, *weights]))
+            # By the name that was asked for, under which the cache then knows it; not by `model.sha`.
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*_SMALL_FILES, *weights]))
+        except HFValidationError as error:
+            raise ModelError(f"no folder {name!r}, and {describe(error)}") from error
         except RevisionNotFoundError as error:
             raise ModelError(f"{repo} has no revision {revision!r} on the Hugging Face hub") from error
         except RepositoryNotFoundError as error:
@@ -300,7 +422,7 @@ def _from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) ->
 
 
 def _is_complete(folder: Path, allow_pickle: bool) -> bool:
-    return (folder / "config.json").exists() and (
+    return (folder / CONFIG).exists() and (
         _has_weights(folder, "model.safetensors") or (allow_pickle and _has_weights(folder, "pytorch_model.bin"))
     )
 
@@ -311,9 +433,9 @@ def _has_weights(folder: Path, file: str) -> bool:
         return True
     try:
         shards = json.loads((folder / f"{file}.index.json").read_text())["weight_map"].values()
-    except (OSError, ValueError, LookupError, AttributeError):
+        return all((folder / shard).exists() for shard in set(shards))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return False
-    return all((folder / shard).exists() for shard in set(shards))
 
 
 def _read_json(name: str, file: Path) -> dict[str, Any]:
@@ -326,13 +448,3 @@ def _read_json(name: str, file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ModelError(f"{name}: cannot read its {file.name}: it is no JSON object")
     return values
-
-
-@contextmanager
-def _loading(checkpoint: Checkpoint) -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise ModelError(f"{checkpoint.name} needs a package that is not installed: {describe(error)}") from error
-    except Exception as error:  # A config written by anybody can make any line of the library fail, with any type.
-        raise ModelError(f"cannot load {checkpoint.name} from {checkpoint.folder}: {describe(error)}") from error

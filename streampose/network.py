@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streampose.errors import ModelError, UsageError
-from streampose.models import Checkpoint, load_network
+from streampose.models import CONFIG, Checkpoint, check_range, load_network, loading
 
 if TYPE_CHECKING:
     from transformers import VitPoseForPoseEstimation
@@ -46,7 +46,7 @@ class DenseMapNetwork(nn.Module):
         parts: Any = model
         backbone, config = parts.backbone, parts.backbone.config
         expert_count = int(config.num_experts)
-        if dataset_index is not None and not 0 <= dataset_index < expert_count:
+        if dataset_index is not None and dataset_index not in range(expert_count):
             known = f"0..{expert_count - 1}" if expert_count > 1 else "only 0, having no experts"
             raise UsageError(f"no dataset index {dataset_index}: this network knows {known}")
         projection = backbone.embeddings.patch_embeddings.projection
@@ -114,16 +114,21 @@ def load_dense_map_network(
     """Load a ViTPose checkpoint as a `DenseMapNetwork` on `device` in `dtype`.
 
     Raises:
-        ModelError: the checkpoint is of another architecture or damaged.
+        ModelError: the checkpoint is of another architecture or damaged, or its weights exceed `dtype`.
         UsageError: no expert answers to `dataset_index`.
     """
     from transformers import VitPoseForPoseEstimation
 
     if checkpoint.model_type != "vitpose":
         raise ModelError(f"{checkpoint.name} is no ViTPose network but of type {checkpoint.model_type}")
+    checkpoint.whole_number(CONFIG, "scale_factor", 4, range(1, 65))
     model = load_network(checkpoint, VitPoseForPoseEstimation, torch.float32)
-    # Folded and prepared in float32, so that nothing is rounded twice.
-    return DenseMapNetwork(model, dataset_index).to(device=device, dtype=dtype)
+    with loading(checkpoint, CONFIG):
+        # Folded and prepared in float32, so that nothing is rounded twice.
+        network = DenseMapNetwork(model, dataset_index)
+        network(torch.zeros(1, 3, *network.patch_size))  # some values of a config are only read here
+    check_range(checkpoint, network.state_dict(), dtype)
+    return network.to(device=device, dtype=dtype)
 
 
 class _Layer(nn.Module):

@@ -52,8 +52,8 @@ LIVE_DEPTH = 3
 """Frames of a live source that may wait behind the networks: what a sink may need to catch up after a keyframe."""
 BATCH_FRAMES = 64
 """A pose batch is filled over at most so many frames, so that a recording with few people still moves on."""
-LOOK_EVERY_S = 0.25
-"""How often the caller's thread, while it waits, looks for a step that does not come back."""
+LOOK_EVERY_S = 0.1
+"""How often the caller's thread, while it waits, looks after its windows and for a step that does not come back."""
 
 
 class FrameSource(Protocol):
@@ -368,6 +368,11 @@ class Pipeline:
                 return self._results.take(timeout_s=LOOK_EVERY_S)
             except Empty:
                 self._raise_if_stalled()
+                for lane in self._lanes:
+                    for run in lane.sinks_here:
+                        run.idle()
+                if self._over():
+                    raise Finished from None
 
     def _take_ending(self, lane: _Lane, error: BaseException | None) -> None:
         lane.source.meter.state = "ended"
@@ -375,7 +380,7 @@ class Pipeline:
             return
         if len(self._lanes) == 1 or not isinstance(error, StreamposeError):
             raise error
-        log.error("%s (the other sources go on)", error)
+        _report(error, "the other sources go on")
         self._first_failure = self._first_failure or error
 
     def _raise_if_stalled(self) -> None:
@@ -584,17 +589,20 @@ class _SinkRun:
 
     def run(self) -> None:
         """Serve the feed to its end; the body of the sink's thread."""
-        self.open()
         try:
+            self.open()
             while not self.gone:
                 try:
                     self.write(self.feed.take(self.sink.idle_every_s))
                 except Empty:
-                    self._attempt("idle", self.sink.idle)
+                    self.idle()
         except Finished:
             pass
-        self.feed.close()
-        self.close()
+        except BaseException as error:  # such as SystemExit: it ends this thread, not the program
+            self._fail("running", error)
+        finally:
+            self.feed.close()
+            self.close()
 
     def put(self, result: Result) -> None:
         """Hand over a result; one that nobody takes any more is let go."""
@@ -607,11 +615,13 @@ class _SinkRun:
     def write(self, result: Result) -> None:
         if self.gone:
             return
-        wanted = self._attempt(f"frame {result.frame.index}", lambda: self.sink.write(result))
-        if wanted is False:
-            self.quit = self.gone = True
+        self._obey(self._attempt(f"frame {result.frame.index}", lambda: self.sink.write(result)))
         if self.error is None:
             self._written += 1
+
+    def idle(self) -> None:
+        if not self.gone:
+            self._obey(self._attempt("idle", self.sink.idle))
 
     def close(self) -> None:
         self._attempt("closing", self.sink.close)
@@ -625,6 +635,11 @@ class _SinkRun:
             **self.sink.status(),
         }
 
+    def _obey(self, wanted: bool | None) -> None:
+        if wanted is False:
+            self.gone = True
+            self.quit = self.sink.quits_run
+
     def _drop(self, _result: Result) -> None:
         self._dropped += 1
 
@@ -633,12 +648,21 @@ class _SinkRun:
             with self._meter.working(self.step, f"{self.sink.text} ({what})"):
                 return call()
         except Exception as error:
-            if self.error is None:
-                self.error = _wrapped(SinkError, f"{self.sink.text}: {what} failed", error)
-                if not self._is_alone:
-                    log.error("%s (the other sinks go on)", self.error)
-            self.gone = True
+            self._fail(what, error)
             return None
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        self.gone = True
+        if self.error is None:
+            self.error = _wrapped(SinkError, f"{self.sink.text}: {what} failed", error)
+            if not self._is_alone:
+                _report(self.error, "the other sinks go on")
+
+
+def _report(error: StreamposeError, consequence: str) -> None:
+    """Log an error at once that will be raised at the end of the run."""
+    log.error("%s (%s)", error, consequence)
+    error.is_reported = True
 
 
 def _wrapped(kind: type[StreamposeError], message: str, error: BaseException) -> StreamposeError:

@@ -5,6 +5,7 @@ Knows what a checkpoint says of its keypoints and its input; nothing of who is f
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from streampose.device import run_errors
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes, Float32, Skeleton
 from streampose.geometry import Blur, crop_people, crop_regions, decode_heatmaps, flip_back, to_frame
-from streampose.models import Checkpoint, resolve
+from streampose.models import CONFIG, PREPROCESSOR, Checkpoint, resolve
 from streampose.network import load_dense_map_network
 
 DEFAULT_BLUR: Blur = "paper"
@@ -40,7 +41,7 @@ class PoseEstimator:
 
     def __init__(
         self,
-        name: str,
+        name: str | os.PathLike[str],
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -62,15 +63,17 @@ class PoseEstimator:
             allow_pickle: take weights that are no safetensors, where there are no others.
 
         Raises:
-            UsageError: an unknown blur or dataset index; a flip test without known pairs of keypoints.
+            UsageError: an unknown blur or dataset index; no `max_batch`; a flip test without known pairs of keypoints.
             ModelError: the checkpoint cannot be found or loaded, or is not for poses.
         """
         if blur not in get_args(Blur):
             raise UsageError(f"no blur {blur!r}: one of {', '.join(get_args(Blur))}")
+        if not (isinstance(max_batch, int) and max_batch >= 1):
+            raise UsageError(f"no batches of {max_batch!r} people: a whole number from 1")
         checkpoint = resolve(name, allow_pickle=allow_pickle)
+        self.name = checkpoint.name
         if task := checkpoint.config.get("streampose_task"):
-            raise ModelError(f"{name} is for {task}, not for poses: take it as --detector")
-        self.name = name
+            raise ModelError(f"{self.name} is for {task}, not for poses: take it as --detector")
         self._network = load_dense_map_network(checkpoint, device, dtype, dataset_index=dataset_index)
         self.device = device
         self._dtype = dtype
@@ -78,7 +81,7 @@ class PoseEstimator:
         self._mean, self._std = checkpoint.normalisation()
         self.skeleton = skeleton_of(checkpoint, self._network.map_count)
         if flip_test and not self.skeleton.flip_pairs:
-            raise UsageError(f"{name} does not say which keypoints are left and right: leave --flip-test out")
+            raise UsageError(f"{self.name} does not say which keypoints are left and right: leave --flip-test out")
         self._flip_test = flip_test
         self._blur: Blur = "hf" if blur == "hf" else "paper"
         self._max_batch = max_batch
@@ -97,7 +100,8 @@ class PoseEstimator:
 
         Returns:
             For each image, in order: keypoints (N, K, 2) float32 in its pixels, in the order of the boxes, and scores
-            (N, K) float32, the heights of the heatmaps' peaks; all zero for a keypoint that has no finite heatmap.
+            (N, K) float32, the heights of the heatmaps' peaks. A keypoint whose heatmap is not finite has NaN for x and
+            y, and a score of 0.
 
         Raises:
             ModelError: the network failed, such as by running out of memory.
@@ -138,8 +142,9 @@ class PoseEstimator:
             heatmaps = (heatmaps + flip_back(mirrored, self.skeleton.flip_pairs)) / 2
         cells, scores = decode_heatmaps(heatmaps, self._blur)
         keypoints = to_frame(cells, regions, height=heatmaps.shape[-2], width=heatmaps.shape[-1])
-        people = torch.cat([keypoints, scores[..., None]], dim=-1)
-        return torch.where(people.isfinite().all(-1, keepdim=True), people, 0.0).cpu().numpy()
+        people: Float32 = torch.cat([keypoints, scores[..., None]], dim=-1).cpu().numpy()
+        people[~np.isfinite(people).all(axis=-1)] = np.nan, np.nan, 0
+        return people
 
 
 def _batches(counts: Sequence[int], limit: int) -> Iterator[list[tuple[int, int, int]]]:
@@ -164,21 +169,16 @@ def _batches(counts: Sequence[int], limit: int) -> Iterator[list[tuple[int, int,
 
 def _input_size(checkpoint: Checkpoint, patch: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
     """Return height and width of a crop in pixels, by default those that the network was trained on."""
-    size: Any = checkpoint.preprocessing.get("size")
-    if size is None:
-        return patch[0] * grid[0], patch[1] * grid[1]
-    try:
-        height, width = int(size["height"]), int(size["width"])
-    except (TypeError, LookupError, ValueError) as error:
-        raise ModelError(
-            f"{checkpoint.name}: its preprocessor_config.json has no height and width in `size`"
-        ) from error
-    if height <= 0 or width <= 0 or height % patch[0] or width % patch[1]:
-        raise ModelError(
-            f"{checkpoint.name}: crops of {height}x{width} pixels (preprocessor_config.json) are no whole number of "
-            f"patches of {patch[0]}x{patch[1]}"
-        )
-    return height, width
+
+    def parse(size: Any) -> tuple[int, int] | None:
+        height, width = size["height"], size["width"]
+        for edge, step in zip((height, width), patch, strict=True):
+            if type(edge) is not int or edge <= 0 or edge % step:
+                raise ValueError
+        return height, width
+
+    what = f"`height` and `width` in whole patches of {patch[0]}x{patch[1]} pixels"
+    return checkpoint.entry(PREPROCESSOR, "size", None, parse, what) or (patch[0] * grid[0], patch[1] * grid[1])
 
 
 def skeleton_of(checkpoint: Checkpoint, count: int) -> Skeleton:
@@ -204,17 +204,10 @@ def skeleton_of(checkpoint: Checkpoint, count: int) -> Skeleton:
 
 
 def _index_pairs(checkpoint: Checkpoint, key: str, count: int) -> tuple[tuple[int, int], ...] | None:
-    pairs = checkpoint.config.get(key)
-    if pairs is None:
-        return None
-    try:
-        checked = tuple((int(first), int(second)) for first, second in pairs)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{checkpoint.name}: `{key}` in its config.json is no list of pairs of numbers") from error
-    for index in (index for pair in checked for index in pair):
-        if not 0 <= index < count:
-            raise ModelError(f"{checkpoint.name}: `{key}` in its config.json names keypoint {index} of 0..{count - 1}")
-    return checked
+    def parse(pairs: Any) -> tuple[tuple[int, int], ...] | None:
+        return tuple((range(count).index(first), range(count).index(second)) for first, second in pairs)
+
+    return checkpoint.entry(CONFIG, key, None, parse, f"pairs of the keypoints 0..{count - 1}")
 
 
 def _mirrored(names: Sequence[str]) -> tuple[tuple[int, int], ...]:

@@ -1,7 +1,7 @@
-"""Text to source: what can be named as an input, and how its pictures and their times are read.
+"""Text to source: what can be named as an input, and how the pictures of recordings and their times are read.
 
-Nothing here knows what happens to a frame afterwards. A source that opened has already shown its first picture, so
-whatever cannot be read at all is known before a network is loaded.
+Cameras and streams are read by `streampose.live`. Nothing here knows what happens to a frame afterwards. A recording
+that opened has already shown its first picture, so whatever cannot be read at all is known before a network is loaded.
 """
 
 from __future__ import annotations
@@ -9,25 +9,30 @@ from __future__ import annotations
 import contextlib
 import difflib
 import glob
+import logging
 import os
 import re
 import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2  # before av, else windows hang: see sinks/window.py
 
 # isort: split
 import av
 import numpy as np
+import numpy.typing as npt
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -36,6 +41,8 @@ from av.video.stream import VideoStream
 from streampose.errors import SourceError, UsageError, describe
 from streampose.frames import Frame, Image, SourceInfo
 from streampose.meter import SourceMeter
+
+_log = logging.getLogger("streampose")
 
 DEMO = "demo"
 """The text that means the bundled clip; a file of that name is `./demo`."""
@@ -51,11 +58,13 @@ class Source(ABC):
     """Where frames come from: a context manager, read by one thread, closed by whoever opened it."""
 
     info: SourceInfo
-    """Known as soon as the source is open."""
+    """Known as soon as the source is open; of a live one, size and rate with its first frame (0 and None until
+    then), and they may change.
+    """
 
     def __init__(self) -> None:
         self.meter = SourceMeter()
-        """Counts of the source's frames."""
+        """Counts of the source's frames. A live source counts what it captures; for a recorded one the taker does."""
 
     def interrupt(self) -> None:  # noqa: B027 - a recording is read as it is asked for, and waits for nothing
         """Let `frames` end soon, whatever it waits for; from any thread or a signal handler."""
@@ -85,12 +94,12 @@ def open_source(text: str | os.PathLike[str], *, name: str | None = None) -> Sou
     """Open the source that `text` names and read its first picture.
 
     Args:
-        text: a video file, a picture, a folder or a glob pattern of pictures (`**` goes through folders), or `demo`. A
-            path object always means a file or folder.
+        text: a video file, a picture, a folder or a glob pattern of pictures (`**` goes through folders), `demo`, or
+            what `streampose.live.open_live` reads. A path object always means a file or folder.
         name: the `source_id` of its frames; made from `text` where it is not given.
 
     Raises:
-        UsageError: no source of this version is named so.
+        UsageError: no source is named so.
         SourceError: the source is missing, unreadable, damaged from its first picture on, or without pictures.
     """
     spelled = os.fspath(text)
@@ -104,17 +113,18 @@ def open_source(text: str | os.PathLike[str], *, name: str | None = None) -> Sou
         if text == DEMO:
             from streampose.models import demo_clip
 
-            return _VideoFile(demo_clip(), text, name or DEMO)
-        if _LIVE.fullmatch(text):
-            raise UsageError(f"{text}: cameras and streams cannot be read by this version; give {_READABLE}")
+            return VideoFile(demo_clip(), text, name or DEMO)
+        from streampose.live import is_live_text, open_live
+
+        if is_live_text(text):
+            return open_live(text, name=name)
     try:
         return _open_path(spelled, name)
     except OSError as error:
         raise SourceError(f"{spelled} cannot be opened: {describe(error)}") from error
 
 
-_READABLE = "a video file, a picture, a folder or glob of pictures, or 'demo'"
-_LIVE = re.compile(r"-|\d+|/dev/video\d+|[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
+_READABLE = "a video file, a picture, a folder or glob of pictures, a camera, a stream's address, or 'demo'"
 
 
 def _open_path(spelled: str, name: str | None) -> Source:
@@ -125,6 +135,8 @@ def _open_path(spelled: str, name: str | None) -> Source:
         if glob.has_magic(spelled):
             found = [Path(match) for match in glob.glob(spelled, recursive=True)]  # noqa: PTH207 Path.glob refuses "/a/*"
             return _open_pictures([p for p in found if _is_picture(p)], None, spelled, name)
+        if path.is_symlink():
+            raise SourceError(f"{spelled} is a broken link: there is no {path.readlink()}") from None
         raise SourceError(f"{spelled} does not exist{_suggestion(path)}") from None
     except ValueError as error:  # a null byte
         raise SourceError(f"{spelled!r} cannot be opened: {describe(error)}") from error
@@ -135,10 +147,10 @@ def _open_path(spelled: str, name: str | None) -> Source:
         raise SourceError(f"{spelled} is neither a file nor a folder")
     if status.st_size == 0:
         raise SourceError(f"{spelled} is empty (0 bytes)")
-    source_id = name or _file_safe(path.stem)
+    source_id = name or file_safe(path.stem)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return _Pictures([path], path.parent, spelled, source_id)
-    return _VideoFile(path, spelled, source_id)
+    return VideoFile(path, spelled, source_id)
 
 
 def _open_pictures(files: Sequence[Path], folder: Path | None, spelled: str, name: str | None) -> Source:
@@ -147,7 +159,7 @@ def _open_pictures(files: Sequence[Path], folder: Path | None, spelled: str, nam
             f"{spelled}: no pictures there (known by their endings: {' '.join(sorted(PICTURE_SUFFIXES))})"
         )
     folder = folder or Path(os.path.commonpath([p.parent for p in files]))
-    return _Pictures(sorted(files, key=_natural), folder, spelled, name or _file_safe(folder.resolve().name))
+    return _Pictures(sorted(files, key=_natural), folder, spelled, name or file_safe(folder.resolve().name))
 
 
 def _is_picture(path: Path) -> bool:
@@ -171,7 +183,8 @@ def _suggestion(path: Path) -> str:
     return f"; did you mean {' or '.join(str(path.with_name(match)) for match in close)}?" if close else ""
 
 
-def _file_safe(stem: str) -> str:
+def file_safe(stem: str) -> str:
+    """Return `stem` with everything that a file name had better not hold replaced: the default `source_id`."""
     # 100: a file name holds 255 bytes, and sinks add their own endings.
     return re.sub(r"[^\w.-]+", "_", stem).strip("._")[:100] or "source"
 
@@ -205,6 +218,12 @@ class _Recorded(Source):
         self._shots = iter(())
 
 
+class _BadPicture(NamedTuple):
+    file: str
+    reason: str
+    cause: Exception
+
+
 class _Pictures(_Recorded):
     """Picture files in a given order, by OpenCV: EXIF orientation applied, alpha dropped, 16 bits scaled to 8."""
 
@@ -216,26 +235,29 @@ class _Pictures(_Recorded):
         super().__init__()
 
     def _read(self) -> Generator[_Shot]:
-        bad: list[str] = []
-        cause: Exception | None = None
-        count = 0
+        first_bad: _BadPicture | None = None
+        bad = count = 0
         for path in self._files:
             file = path.relative_to(self._folder).as_posix()
             try:
                 image = _read_picture(path)
             except (OSError, ValueError, cv2.error) as error:
-                bad.append(file)
-                cause = cause or error
+                reason = describe(error) if isinstance(error, OSError) else "damaged, or not a picture"
+                first_bad = first_bad or _BadPicture(file, reason, error)
+                bad += 1
+                if len(self._files) > 1:  # else the error says it all
+                    _log.warning("%s: %s", path, reason)
                 continue
             if count == 0:
                 self.info = self._describe(image)
             yield _Shot(count / PICTURES_PER_S, image, file)
             count += 1
-        if bad:
-            which = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
-            where = self._text if len(self._files) == 1 else f"{self._text}: {len(bad)} of {len(self._files)} ({which})"
-            reason = describe(cause) if isinstance(cause, OSError) else "damaged, or not a picture"
-            raise SourceError(f"{where} cannot be read: {reason}") from cause
+        if first_bad:
+            which, reason, cause = first_bad
+            if len(self._files) == 1:
+                raise SourceError(f"{self._text} cannot be read: {reason}") from cause
+            what = f"{bad} of {len(self._files)} pictures cannot be read, the first of them {which} ({reason})"
+            raise SourceError(f"{self._text}: {what}") from cause
 
     def _describe(self, first: Image) -> SourceInfo:
         height, width = first.shape[:2]
@@ -248,7 +270,12 @@ class _Pictures(_Recorded):
             time_base=Fraction(1, PICTURES_PER_S),
             frame_count=len(self._files),
             is_live=False,
+            pictures=tuple(str(path) for path in self._files),
         )
+
+
+# OpenCV writes lines of its own to stderr for a picture that it cannot decode; what matters of them is in our warnings.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _read_picture(path: Path) -> Image:
@@ -259,7 +286,7 @@ def _read_picture(path: Path) -> Image:
     return np.asarray(image, np.uint8)
 
 
-_CONTAINERS = (
+CONTAINERS = (
     "3gp,apng,asf,av1,avi,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,"
     "ogg,rm,vc1,vvc,webm,wtv,yuv4mpegpipe,"
     "aac,aiff,flac,mp3,wav"
@@ -269,26 +296,91 @@ files and network addresses. The sound formats of the last line are there to be 
 _DECLARES_DURATION = frozenset(["mov", "matroska", "avi", "flv"])
 """Containers whose header says how long they are; elsewhere FFmpeg guesses it from what is there."""
 
-_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
-"""By quarters counter-clockwise, as FFmpeg's display matrix counts them."""
 _UNSPECIFIED_MATRIX = 2
 _KNOWN_MATRICES = frozenset([0, 1, _UNSPECIFIED_MATRIX, 4, 5, 6, 7, 9])
 """FFmpeg's numbers (AVColorSpace) of the matrices that its converter knows (swscale 9.5). It refuses pictures that name
 another, some of them by mistake; they are read as those that name none, with BT.601."""
 
 
-class _VideoFile(_Recorded):
+def upright_bgr(frame: VideoFrame, to_bgr: VideoReformatter, text: str) -> Image:
+    """Return a decoded frame of the source `text` as BGR, contiguous, turned as its display matrix says.
+
+    `to_bgr` is one for all frames: `VideoFrame.to_ndarray(format=...)` makes a new one each time, which takes longer
+    than decoding the frame. Raises `SourceError`.
+    """
+    if frame.colorspace not in _KNOWN_MATRICES:
+        frame.colorspace = _UNSPECIFIED_MATRIX
+    try:
+        bgr = to_bgr.reformat(frame, format="bgr24").to_ndarray()
+    except av.FFmpegError as error:
+        what = f"holds pictures ({frame.format.name}) that cannot be converted to BGR: {ffmpeg_reason(error)}"
+        raise SourceError(f"{text} {what}") from error
+    upright: npt.NDArray[Any] = bgr
+    orientation = _orientation(frame)
+    if orientation.is_transposed:
+        upright = cv2.transpose(upright)
+    if orientation.flip is not None:
+        upright = cv2.flip(upright, orientation.flip)
+    return np.ascontiguousarray(upright, np.uint8)
+
+
+class _Orientation(NamedTuple):
+    """How a stored picture becomes upright: rows and columns change places first, if they do."""
+
+    is_transposed: bool
+    flip: int | None
+    """As `cv2.flip` names it: 1 left to right, 0 upside down, -1 both."""
+
+
+def _orientation(frame: VideoFrame) -> _Orientation:
+    # Not `VideoFrame.rotation`, which cannot tell a mirror image from half a turn. A stored point (x, y) is shown at
+    # (a x + c y, b x + d y), see libavutil/display.h; other angles go to the nearest quarter.
+    try:
+        # The cast: PyAV's stubs (18.1) take the container for a dict with one key.
+        matrix = cast(SideDataContainer, frame.side_data)[SideDataType.DISPLAYMATRIX]
+    except KeyError:
+        return _Orientation(False, None)
+    a, b, _, c, d = np.frombuffer(memoryview(matrix), np.int32, 5).tolist()
+    is_transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    across, down = (c, b) if is_transposed else (a, d)
+    flip = {(True, False): 1, (False, True): 0, (True, True): -1}.get((across < 0, down < 0))
+    return _Orientation(is_transposed, flip)
+
+
+def pixel_aspect(stream: VideoStream, frame: VideoFrame) -> Fraction:
+    """Return the width of a pixel over its height in the pictures that `upright_bgr` makes of the stream's frames."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return 1 / aspect if _orientation(frame).is_transposed else aspect
+
+
+def open_recording(path: str) -> InputContainer:
+    """Return the video file at `path`, opened such that it can make FFmpeg read no other file and no network.
+
+    Raises `av.FFmpegError`.
+    """
+    # "file:" keeps FFmpeg from taking a name with a colon for an address.
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    return av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
+
+
+def video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the stream that holds the pictures; None when there is none."""
+    # The cover picture of a sound file is a video stream to FFmpeg.
+    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    return videos[0] if videos else None
+
+
+class VideoFile(_Recorded):
     """A video file, by FFmpeg: its own times, upright, every frame that can be decoded without an error."""
 
-    def __init__(self, path: Path, text: str, source_id: str) -> None:
+    def __init__(self, path: Path | None, text: str, source_id: str) -> None:
+        """Open `path`; None for a subclass that reads from elsewhere and can read only once."""
         self._path = path
         self._text = text
         self._source_id = source_id
         super().__init__()
 
     def _read(self) -> Generator[_Shot]:
-        # One reformatter for all frames: `VideoFrame.to_ndarray(format=...)` makes a new one each time, which takes
-        # longer than decoding the frame.
         to_bgr = VideoReformatter()
         pts_s: float | None = None
         with self._opened() as (container, stream):
@@ -298,9 +390,10 @@ class _VideoFile(_Recorded):
             clock = _Clock(time_base, rate)
             declared_end_s = _declared_end_s(container)
             for frame in chain(decoding.frames(), self._tail(decoding)):
-                image = self._to_image(frame, to_bgr)
+                image = upright_bgr(frame, to_bgr, self._text)
                 if pts_s is None:
-                    self.info = self._describe(container, stream, image, time_base, rate)
+                    described = self._describe(container, stream, image, time_base, rate)
+                    self.info = replace(described, pixel_aspect=pixel_aspect(stream, frame))
                 ticks = clock.tick(frame.pts)
                 pts_s = ticks * time_base.numerator / time_base.denominator
                 yield _Shot(pts_s, image, None)
@@ -316,38 +409,27 @@ class _VideoFile(_Recorded):
             what = f"is damaged near {fault.at_s:.1f} s ({fault.reason}); every picture that could be decoded was read"
             raise SourceError(f"{self._text} {what}") from fault.cause
 
-    def _to_image(self, frame: VideoFrame, to_bgr: VideoReformatter) -> Image:
-        if frame.colorspace not in _KNOWN_MATRICES:
-            frame.colorspace = _UNSPECIFIED_MATRIX
-        try:
-            bgr = to_bgr.reformat(frame, format="bgr24").to_ndarray()
-        except av.FFmpegError as error:
-            what = f"holds pictures ({frame.format.name}) that cannot be converted to BGR: {_reason(error)}"
-            raise SourceError(f"{self._text} {what}") from error
-        turn = _TURNS.get(round(frame.rotation / 90) % 4)
-        return np.ascontiguousarray(bgr if turn is None else cv2.rotate(bgr, turn), np.uint8)
+    def _open(self) -> InputContainer:
+        return open_recording(str(self._path))
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        # "file:" keeps FFmpeg from taking a name with a colon for an address.
-        options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
         try:
-            container = av.open(f"file:{self._path}", "r", options=options, metadata_errors="replace")
+            container = self._open()
         except av.ArgumentError as error:
             reason = "of a kind that is not read as a video (playlists and scripts that name other files are refused)"
             raise SourceError(f"{self._text} is {reason}") from error
         except (av.InvalidDataError, av.EOFError) as error:
             raise SourceError(f"{self._text} is not a video, or lacks its beginning or index") from error
         except av.FFmpegError as error:
-            raise SourceError(f"{self._text} cannot be opened: {_reason(error)}") from error
+            raise SourceError(f"{self._text} cannot be opened: {ffmpeg_reason(error)}") from error
         with container:
-            # The cover picture of a sound file is a video stream to FFmpeg.
-            videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-            if not videos:
+            stream = video_stream(container)
+            if stream is None:
                 raise SourceError(f"{self._text} has no video stream")
-            if videos[0].codec_context is None:
+            if stream.codec_context is None:
                 raise SourceError(f"{self._text}: this FFmpeg has no decoder for its video; convert it to H.264 first")
-            yield container, videos[0]
+            yield container, stream
 
     def _tail(self, decoding: _Decoding) -> Iterator[VideoFrame]:
         """Decode again, on one thread, what lies behind the last frame of `decoding` where frames are missing there.
@@ -357,6 +439,8 @@ class _VideoFile(_Recorded):
         that show nothing: they cost a second look and bring no frame twice.
         """
         after = decoding.last_pts
+        if self._path is None:
+            return
         # Where frames carry no times nothing tells which of them are missing.
         if decoding.outstanding <= 0 or (decoding.good and after is None):
             return
@@ -388,7 +472,7 @@ class _VideoFile(_Recorded):
             time_base=time_base,
             frame_count=stream.frames or estimate,
             is_live=False,
-            path=str(self._path),
+            path=None if self._path is None else str(self._path),
         )
 
 
@@ -434,7 +518,7 @@ class _Decoding:
                     self.outstanding += 1
                     yield from self._decode(packet)
         except av.FFmpegError as error:
-            self._note(_reason(error), error)
+            self._note(ffmpeg_reason(error), error)
         yield from self._decode(None)
 
     def _decode(self, packet: Packet[Any] | None) -> Iterator[VideoFrame]:
@@ -442,7 +526,7 @@ class _Decoding:
             frames = self._context.decode(packet)
         except av.FFmpegError as error:
             self.outstanding -= packet is not None
-            self._note(_reason(error), error)
+            self._note(ffmpeg_reason(error), error)
             return
         self.outstanding -= len(frames)
         for frame in frames:
@@ -488,7 +572,7 @@ class _Clock:
         return self._last
 
 
-def _reason(error: av.FFmpegError) -> str:
+def ffmpeg_reason(error: av.FFmpegError) -> str:
     """Return FFmpeg's own words, without the number and the file name around them."""
     return error.strerror or type(error).__name__
 

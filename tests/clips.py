@@ -65,9 +65,11 @@ def make_clip(
     start_s: float = 0.0,
     times_s: Sequence[float] | None = None,
     rotation: int = 0,
+    pixel_aspect: Fraction = Fraction(1),
     audio_s: float | None = None,
     grain: int = 0,
     first: int = 0,
+    title: str | None = None,
     codec_options: Mapping[str, str] | None = None,
     container_options: Mapping[str, str] | None = None,
 ) -> Path:
@@ -85,9 +87,11 @@ def make_clip(
         start_s: the first picture's time, to the nearest frame.
         times_s: every picture's time in seconds, to the millisecond, for a varying rate.
         rotation: the display matrix, in degrees counter-clockwise; stored pictures are turned the other way.
+        pixel_aspect: width of a stored pixel over its height.
         audio_s: length of a tone beside the pictures, from time 0 on; None for no sound.
         grain: height of the noise over the pictures (0..255), for packets of a realistic size.
         first: the first picture's number.
+        title: the file's title.
         codec_options: more options for the encoder.
         container_options: options for the muxer.
     """
@@ -96,6 +100,8 @@ def make_clip(
     ticks = [round(at_s * 1000) for at_s in times_s] if times_s is not None else range(first_tick, first_tick + frames)
     noise = np.random.default_rng(0)
     with av.open(str(path), "w", options=dict(container_options or {})) as container:
+        if title is not None:
+            container.metadata["title"] = title
         options = {"g": str(gop), "bf": str(b_frames), **(codec_options or {})}
         if codec == "libx264":
             options = {"preset": "veryfast", "crf": "12", "sc_threshold": "0", **options}
@@ -105,6 +111,7 @@ def make_clip(
         video.height, video.width = stored.shape[:2]
         video.pix_fmt = pix_fmt
         video.codec_context.time_base = time_base
+        video.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation:
             video.set_display_rotation(rotation)
         tone = container.add_stream("aac", rate=16000, layout="mono") if audio_s is not None else None

@@ -145,6 +145,8 @@ class FakeAnnotator:
 class FakeSink(Sink):
     """Keeps the indices that it was given."""
 
+    quits_run = True
+
     def __init__(
         self, fault: Fault = NO_FAULT, *, text: str = "fake-sink", opening: Fault = NO_FAULT, closing: Fault = NO_FAULT
     ) -> None:

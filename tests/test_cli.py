@@ -107,6 +107,56 @@ def test_a_reader_that_goes_away_is_an_end(tmp_path: Path, tiny: list[str]) -> N
         assert "Traceback" not in process.stderr.read()
 
 
+def test_a_reader_that_goes_away_leaves_the_other_sinks_alone(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=60)
+    with child(["run", "clip.mp4", *tiny, "--to", "-", "--to", "out.jsonl", "--quiet"], tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(WITHIN_S) == 0
+    assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 60
+
+
+def test_that_nobody_reads_standard_error_does_not_matter(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=60)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for how in ("full", "closed"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streampose", "run", "clip.mp4", *tiny, "--to", f"{how}.jsonl"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stderr=subprocess.PIPE if how == "closed" else full,
+        )
+        if process.stderr is not None:
+            process.stderr.close()
+        assert process.wait(WITHIN_S) == 0
+        assert len(list(read_poses(tmp_path / f"{how}.jsonl")[1])) == 60
+    os.close(full)
+
+
+def test_an_interrupt_counts_although_nobody_reads_standard_error(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=4000)
+    with child(["run", "clip.mp4", *tiny, "--to", "out.jsonl"], tmp_path) as process:
+        wait_for_lines(tmp_path / "out.jsonl", 20, process)
+        assert process.stderr is not None
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WITHIN_S) == 130
+
+
+def test_one_failing_sink_is_one_line(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=20)
+    (tmp_path / "full").symlink_to("/dev/full")
+    code, _, stderr = run(["run", "clip.mp4", *tiny, "--to", "full", "--to", "out.jsonl", "--overwrite"], tmp_path)
+    assert code == 2, "a sink is known by its ending"
+    (tmp_path / "full.jsonl").symlink_to("/dev/full")
+    code, _, stderr = run(
+        ["run", "clip.mp4", *tiny, "--to", "full.jsonl", "--to", "out.jsonl", "--overwrite"], tmp_path
+    )
+    assert "no space left" in the_error(code, stderr, 1)
+    assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 20
+
+
 def test_a_picture_and_a_folder_of_pictures_keep_their_names(tmp_path: Path, tiny: list[str]) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -126,16 +176,21 @@ def test_a_picture_and_a_folder_of_pictures_keep_their_names(tmp_path: Path, tin
     ("arguments", "says"),
     [
         (["run", "demo", "--to", "out.xyz"], "out.xyz"),
-        (["run", "demo", "--to", "a.mp4", "--to", "./a.mp4", "--overwrite"], "a.mp4"),
+        (["run", "demo", "--to", "a.mp4", "--to", "{cwd}/a.mp4", "--overwrite"], "a.mp4"),
+        (["run", "--to", "null"], "SOURCE"),
+        (["run", "demo", "--config", "x.toml"], "--config"),
+        (["run", "--config", "missing.toml"], "missing.toml"),
+        (["run", "demo", "demo", "--to", "null"], "NAME=SOURCE"),
+        (["run", "a=demo", "b=demo", "--to", "x.jsonl"], "{source}"),
         (["run", "demo", "--to", "null", "--device", "tpu"], "cpu"),
         (["run", "demo", "--to", "null", "--dtype", "float8"], "float32"),
         (["run", "demo", "--to", "null", "--classes", "unicorn"], "person"),
         (["run", "demo", "--to", "null", "--dataset-index", "3"], "3"),
-        (["run", "rtsp://user:secret@camera/1", "--to", "null"], "rtsp://***@camera/1"),
+        (["run", "srtp://user:secret@camera/1", "--to", "null"], "srtp://***@camera/1"),
     ],
 )
 def test_wrong_values_name_the_right_ones(tmp_path: Path, arguments: list[str], says: str) -> None:
-    code, stdout, stderr = run(arguments, tmp_path)
+    code, stdout, stderr = run([word.replace("{cwd}", str(tmp_path)) for word in arguments], tmp_path)
     assert says in the_error(code, stderr, 2)
     assert stdout == ""
     assert "secret" not in stderr
@@ -148,7 +203,6 @@ def test_wrong_values_name_the_right_ones(tmp_path: Path, arguments: list[str], 
         (["run", "demo", "--to", "null", "--pose-batch", "0"], "from 1 up"),
         (["run", "demo", "--style", "fancy"], "weighted"),
         (["run", "demo", "--stall-timeout", "-1"], "more than 0"),
-        (["run"], "SOURCE"),
         (["walk"], "run"),
         ([], "COMMAND"),
     ],
@@ -192,6 +246,65 @@ def test_a_damaged_file_gives_every_good_frame_and_then_the_error(tmp_path: Path
     assert 30 <= count < 70
     with av.open(tmp_path / "out.mkv") as container:
         assert sum(1 for _ in container.decode(video=0)) == count
+
+
+def test_a_camera_that_is_not_there_is_one_line(tmp_path: Path, tiny: list[str]) -> None:
+    code, _, stderr = run(["run", "rtsp://user:secret@127.0.0.1:9/1", *tiny, "--to", "null"], tmp_path)
+    line = the_error(code, stderr, 1)
+    assert "rtsp://***@127.0.0.1:9/1" in line
+    assert "refused" in line
+    assert "secret" not in stderr
+    code, _, stderr = run(["run", "/dev/video87", *tiny, "--to", "null"], tmp_path)
+    assert "/dev/video87" in the_error(code, stderr, 1)
+
+
+def test_a_container_on_standard_input_and_the_counts_of_the_run(tmp_path: Path, tiny: list[str]) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", frames=50)
+    with clip.open("rb") as stdin:
+        ran = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "streampose",
+                "run",
+                "cam=-",
+                *tiny,
+                "--to",
+                "{source}.jsonl",
+                "--stats",
+                "stats.json",
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            timeout=WITHIN_S,
+        )
+    assert ran.returncode == 0, ran.stderr
+    assert len(list(read_poses(tmp_path / "cam.jsonl")[1])) == 50
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    counts = stats["sources"]["cam"]
+    assert counts["captured"] == counts["delivered"] + sum(counts["dropped"].values()) == 50
+    assert counts["latency_ms"]["p50"] > 0
+    assert stats["sinks"]["cam.jsonl"]["written"] == 50
+
+
+def test_several_recordings_named_on_the_command_line_and_in_a_file(tmp_path: Path, tiny: list[str]) -> None:
+    for name, frames in (("a", 10), ("b", 25)):
+        make_clip(tmp_path / f"{name}.mp4", frames=frames)
+    code, _, stderr = run(["run", "left=a.mp4", "right=b.mp4", *tiny, "--to", "{source}.jsonl"], tmp_path)
+    assert code == 0, stderr
+    for name, frames in (("left", 10), ("right", 25)):
+        lines = list(read_poses(tmp_path / f"{name}.jsonl")[1])
+        assert [(line["source"], line["frame"]) for line in lines] == [(name, index) for index in range(frames)]
+    (tmp_path / "two.toml").write_text(
+        'to = ["null"]\n[sources.one]\nsource = "a.mp4"\nto = ["{source}.jsonl"]\n[sources.two]\nsource = "b.mp4"\n'
+    )
+    code, _, stderr = run(["run", "--config", "two.toml", *tiny, "--to", "{source}-all.jsonl"], tmp_path)
+    assert code == 0, stderr
+    assert len(list(read_poses(tmp_path / "one.jsonl")[1])) == 10, "a source's own sinks stay"
+    assert len(list(read_poses(tmp_path / "two-all.jsonl")[1])) == 25, "a flag wins over the file"
 
 
 def test_missing_things_are_named(tmp_path: Path) -> None:
@@ -318,9 +431,9 @@ def test_an_unwritable_target_is_one_line(tmp_path: Path, tiny: list[str]) -> No
     assert "/proc/out.mp4" in the_error(code, stderr, 1)
 
 
-def test_models_lists_the_known_networks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_the_known_networks(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     for name in ("vitpose-small-streampose", "usyd-community/vitpose-plus-huge", "PekingU/rtdetr_r50vd_coco_o365"):
         assert name in printed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -253,6 +254,83 @@ def test_classes_by_name_and_number(tmp_path) -> None:
     with pytest.raises(UsageError, match=r"person-detector-streampose knows no class 'horse'; there are person$"):
         load(DEFAULT_DETECTOR, classes=["horse"])
     assert load(DEFAULT_DETECTOR, classes=["Person"]).label_of == {0: "person"}
+
+
+def test_classes_as_one_text_and_as_numbers(tmp_path) -> None:
+    folder = save_rt_detr(tmp_path / "net", LABELS)
+    assert load(folder, classes="person").label_of == {0: "Person", 2: "person"}
+    assert load(folder, classes="cat, 1").label_of == {3: "cat", 1: "dog"}
+    assert load(folder, classes=[3, "dog"]).label_of == {3: "cat", 1: "dog"}
+    for wrong in (4, -1):
+        with pytest.raises(UsageError, match=rf"knows no class '{wrong}'; there are Person, dog, person, cat$"):
+            load(folder, classes=[wrong])
+    with pytest.raises(UsageError, match=r"no classes for .*net: choose from Person, dog, person, cat$"):
+        load(folder, classes=[])
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "text"),
+    [
+        ("threshold", [-0.1, 1.1, math.nan, "0.5"], "no box threshold .*: a number from 0 to 1"),
+        ("max_people", [0, -1, 1.5], "no limit of .* people: a whole number from 1, or none"),
+        ("max_batch", [0, -1, 1.5, "8"], "no batches of .* frames: a whole number from 1"),
+    ],
+)
+def test_wrong_options_are_refused(option, values, text) -> None:
+    for value in values:
+        with pytest.raises(UsageError, match=f"^{text}$"):
+            load(DEFAULT_DETECTOR, **{option: value})
+
+
+def test_name_may_be_a_path(tmp_path) -> None:
+    for folder in (save_rt_detr(tmp_path / "hub", ["person"]), save_dense_detector(tmp_path / "dense")):
+        assert load_detector(folder, device=CPU, dtype=torch.float32).name == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "text"),
+    [
+        ("config.json", "streampose_tokens", "x", "'x', not a whole number of 1..65536"),
+        ("config.json", "streampose_tokens", 0, "0, not a whole number of 1..65536"),
+        ("config.json", "scale_factor", 0, "0, not a whole number of 1..64"),
+        ("preprocessor_config.json", "pad_value", "x", "'x', not a whole number of 0..255"),
+        ("preprocessor_config.json", "pad_value", 999, "999, not a whole number of 0..255"),
+        ("preprocessor_config.json", "image_mean", [1, 2], "[1, 2], not three numbers"),
+    ],
+)
+def test_wrong_values_of_the_bundled_sort_of_detector(file, key, value, text, tmp_path) -> None:
+    folder = save_dense_detector(tmp_path / "net")
+    edit_json(folder / file, {key: value})
+    with pytest.raises(ModelError, match=re.escape(f"net: `{key}` in its {file} is {text}") + "$"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({"image_std": [0, 0, 0]}, "net: `image_std` in its preprocessor_config.json is [0, 0, 0], not three numbers"),
+        ({"size": {"shortest_edge": "x"}}, "net/preprocessor_config.json: "),
+    ],
+)
+def test_wrong_values_of_other_detectors(entries, text, tmp_path) -> None:
+    folder = save_yolos(tmp_path / "net", LABELS)
+    edit_json(folder / "preprocessor_config.json", entries)
+    with pytest.raises(ModelError, match=re.escape(text)):
+        load(folder)
+
+
+def test_weights_of_detectors_are_finite_in_their_dtype(tmp_path) -> None:
+    folder = save_yolos(tmp_path / "net", LABELS)
+    model = YolosForObjectDetection.from_pretrained(folder)
+    for value, dtype, text in ((1e5, torch.float16, "exceeds torch.float16"), (math.nan, torch.float32, "are damaged")):
+        model.class_labels_classifier.layers[-1].bias.data[0] = value
+        model.save_pretrained(folder)
+        with pytest.raises(ModelError, match=text):
+            load(folder, dtype=dtype)
+    dense = vitpose(maps=5, image_size=(96, 96))
+    dense.head.conv.bias.data[0] = math.nan
+    with pytest.raises(ModelError, match=r"net: its weights are damaged: head\.conv\.bias holds"):
+        load(save_dense_detector(tmp_path / "dense-net", dense))
 
 
 def test_without_a_class_called_person(tmp_path) -> None:

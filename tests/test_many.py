@@ -209,12 +209,14 @@ class IdleSink(FakeSink):
 
     idle_every_s = 0.05
 
-    def __init__(self) -> None:
+    def __init__(self, quits_at: int = -1) -> None:
         super().__init__()
         self.idles = 0
+        self.quits_at = quits_at
 
-    def idle(self) -> None:
+    def idle(self) -> bool | None:
         self.idles += 1
+        return False if self.idles == self.quits_at else None
 
 
 def test_a_sink_is_told_when_no_frame_comes() -> None:
@@ -223,6 +225,21 @@ def test_a_sink_is_told_when_no_frame_comes() -> None:
     collect(pipe, until=1.0)
     assert sink.indices == list(range(len(sink.indices)))
     assert sink.idles >= 8
+
+
+class IdleWindow(IdleSink):
+    on_main_thread = True
+
+
+@pytest.mark.parametrize("kind", [IdleSink, IdleWindow])
+def test_a_user_can_quit_while_no_frame_comes(kind: type[IdleSink]) -> None:
+    sink = kind(quits_at=5)
+    pipe = Pipeline([Feed(LiveFake("cam", 100, hangs_at=10), [sink])], FakeDetector(), FakePose(), None)
+    began_s = time.monotonic()
+    assert collect(pipe, until=20)["cam"] == sink.indices
+    assert time.monotonic() - began_s < 10
+    assert sink.idles == 5
+    assert sink.calls == ["open", "close"]
 
 
 def test_percentiles_and_rates_are_those_of_the_frames() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import shutil
@@ -146,6 +147,74 @@ def test_damaged_checkpoints_end_in_one_line(tmp_path) -> None:
         load_pose(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a" * 5000, r"cannot look for a folder 'a{200}\.\.\.': File name too long$"),
+        ("~nobody-has-this-name/net", "cannot look for a folder '~nobody-has-this-name/net': Could not determine home"),
+        ("org/" + "a" * 200, "no folder 'org/a{200}', and Repo id must use .* maximum length is 96"),
+    ],
+)
+def test_names_that_no_file_system_or_hub_knows(name, text) -> None:
+    with pytest.raises(ModelError, match=text):
+        resolve(name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
+def test_a_folder_that_may_not_be_entered(tmp_path) -> None:
+    folder = save_pose(tmp_path / "locked" / "net")
+    folder.parent.chmod(0)
+    try:
+        with pytest.raises(ModelError, match=r"cannot look for a folder .*net': Permission denied$"):
+            resolve(str(folder))
+    finally:
+        folder.parent.chmod(0o700)
+
+
+def test_names_may_be_paths(tmp_path) -> None:
+    folder = save_pose(tmp_path / "net")
+    assert resolve(folder) == resolve(str(folder))
+    assert resolve(Path(DEFAULT_POSE)).folder == assets_folder() / "models" / DEFAULT_POSE
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("rescale_factor", None, "None, not a number above 0"),
+        ("rescale_factor", 0, "0, not a number above 0"),
+        ("rescale_factor", "x", "'x', not a number above 0"),
+        ("rescale_factor", 10**400, r"1000\d*\.\.\.\d*, not a number above 0"),
+        ("image_mean", "x", "'x', not three numbers"),
+        ("image_mean", "123", "'123', not three numbers"),
+        ("image_mean", [1, 2], r"\[1, 2\], not three numbers"),
+        ("image_mean", [0, 0, math.nan], r"\[0, 0, nan\], not three numbers"),
+        ("image_std", [0, 0, 0], r"\[0, 0, 0\], not three numbers above 0"),
+        ("image_std", 7, "7, not three numbers above 0"),
+    ],
+)
+def test_wrong_colours_name_checkpoint_file_and_key(key, value, text, tmp_path) -> None:
+    folder = save_pose(tmp_path / "net")
+    (folder / "preprocessor_config.json").write_text(json.dumps({key: value}))
+    with pytest.raises(ModelError, match=f"net: `{key}` in its preprocessor_config.json is {text}$"):
+        resolve(folder).normalisation()
+
+
+@pytest.mark.parametrize("value", ["x", [1], {"zero": "nose"}])
+def test_wrong_names_of_channels(value, tmp_path) -> None:
+    folder = save_pose(tmp_path / "net", id2label=value)
+    with pytest.raises(ModelError, match=r"net: `id2label` in its config\.json is .*, not names by number$"):
+        _ = resolve(folder).channel_names
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_damaged(value, tmp_path) -> None:
+    model = vitpose()
+    model.backbone.layernorm.weight.data[3] = value
+    text = r"net: its weights are damaged: backbone\.layernorm\.weight holds values that are not finite$"
+    with pytest.raises(ModelError, match=text):
+        load_pose(save_pose(tmp_path / "net", model))
+
+
 def test_weights_in_several_files(tmp_path) -> None:
     model = vitpose()
     model.save_pretrained(tmp_path / "net", max_shard_size="20KB")
@@ -156,6 +225,10 @@ def test_weights_in_several_files(tmp_path) -> None:
     shards[-1].unlink()
     with pytest.raises(ModelError, match="there are no weights"):
         resolve(str(tmp_path / "net"))
+    for names in ({"a": 5}, {"a": []}, {"a": "x" * 5000}):
+        (tmp_path / "net" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+        with pytest.raises(ModelError, match="there are no weights"):
+            resolve(str(tmp_path / "net"))
 
 
 def test_pickled_weights_only_where_they_are_allowed(tmp_path) -> None:
@@ -172,8 +245,12 @@ def test_pickled_weights_only_where_they_are_allowed(tmp_path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'harm'}",)
 
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ModelError, match="cannot load"):
+    for damaged in (pickle.dumps(Evil()), b"garbage", b""):
+        (folder / "pytorch_model.bin").write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"net: its pytorch_model\.bin is damaged or holds more than weights$"):
+            load_pose(folder, allow_pickle=True)
+    (folder / "pytorch_model.bin").write_bytes(b"PK\3\4 no archive")
+    with pytest.raises(ModelError, match=r"cannot load .*net from .*net: [^.]* zip archive[^.]*$"):
         load_pose(folder, allow_pickle=True)
     save_pose(folder)
     load_pose(folder, allow_pickle=True)
@@ -194,7 +271,10 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path) -> None:
 
 
 RESOLVE_ALL = """
-import sys, time
+import logging, sys, time
+logger = logging.getLogger("streampose")
+logger.setLevel("INFO")
+logger.addHandler(logging.StreamHandler(sys.stdout))
 from streampose.errors import ModelError
 from streampose.models import resolve
 for name in sys.argv[2:]:
@@ -313,16 +393,22 @@ def test_hub_ids_are_fetched_once(tmp_path) -> None:
     wanted = ["config.json", "model.safetensors", "preprocessor_config.json"]
     with hub() as (address, asked):
         names = ["some-one/good", "some-one/good", "some-one/good@v9", "some-one/old", "PekingU/rtdetr_r50"]
-        first, again, revision, old, absent = resolve_elsewhere(*names, cache=tmp_path, HF_ENDPOINT=address)
+        said, first, again, revision, said_of_old, old, absent = resolve_elsewhere(
+            *names, cache=tmp_path, HF_ENDPOINT=address
+        )
+        assert said == "fetching some-one/good from the Hugging Face hub", "once, not for the cached one"
+        assert said_of_old == "fetching some-one/old from the Hugging Face hub"
         assert first == again == " ".join([COMMIT, *wanted])
         fetched = [path.rpartition("/")[2] for path in asked if "/good/resolve/" in path]
         assert set(fetched) == set(wanted)
+        (offline,) = resolve_elsewhere("some-one/good", cache=tmp_path, HF_HUB_OFFLINE="1")
+        assert offline == first
         assert revision == "some-one/good has no revision 'v9' on the Hugging Face hub"
         assert old.startswith("some-one/old: its weights on the hub are pickled")
         assert "--allow-pickle" in old
         assert absent.startswith("no folder 'PekingU/rtdetr_r50', and no such model on the Hugging Face hub")
         assert "did you mean PekingU/rtdetr_r50vd or " in absent
-        (old,) = resolve_elsewhere("some-one/old", cache=tmp_path, pickles="--allow-pickle", HF_ENDPOINT=address)
+        _, old = resolve_elsewhere("some-one/old", cache=tmp_path, pickles="--allow-pickle", HF_ENDPOINT=address)
         assert old == " ".join([COMMIT, "config.json", "preprocessor_config.json", "pytorch_model.bin"])
 
 

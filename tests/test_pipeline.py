@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from streampose.errors import AnnotateError, ModelError, SinkError, SourceError, StalledError, StreamposeError
-from streampose.frames import Boxes
+from streampose.frames import Boxes, Result
 from streampose.pipeline import Feed, Pipeline
 from streampose.sinks import Sink
 from tests.fakes import (
@@ -219,6 +219,52 @@ def test_a_user_who_quits_at_a_sink_ends_the_run_without_an_error(sink_class: ty
     assert other.indices == list(range(len(other.indices)))
     assert len(other.indices) >= BAD
     assert quitter.calls == other.calls == ["open", "close"]
+
+
+class Pipe(FakeSink):
+    """A sink whose reader may go away."""
+
+    quits_run = False
+
+
+def test_a_reader_that_goes_away_ends_its_own_sink_only() -> None:
+    pipe, other = Pipe(Fault(BAD, "quit")), FakeSink()
+    indices, error = run(pipeline([pipe, other], results_wanted=False))
+    assert error is None
+    assert pipe.indices == list(range(BAD + 1))
+    assert other.indices == indices == list(range(COUNT))
+
+
+def test_the_only_reader_going_away_ends_the_run() -> None:
+    pipe = Pipe(Fault(BAD, "quit"))
+    _, error = run(pipeline([pipe], count=None, results_wanted=False))
+    assert error is None
+    assert pipe.indices == list(range(BAD + 1))
+    assert pipe.calls == ["open", "close"]
+
+
+class Exiting(FakeSink):
+    def write(self, _result: Result) -> bool | None:
+        raise SystemExit(3)
+
+
+@pytest.mark.logs_errors
+def test_a_sink_that_exits_ends_itself_and_not_the_program() -> None:
+    exiting, other = Exiting(text="exiting"), FakeSink()
+    indices, error = run(pipeline([exiting, other], results_wanted=False))
+    assert type(error) is SinkError
+    assert "exiting" in str(error)
+    assert error.is_reported
+    assert other.indices == indices == list(range(COUNT))
+    assert exiting.calls == ["open", "close"]
+
+
+def test_closing_within_the_loop_ends_it() -> None:
+    pipe = pipeline([FakeSink()], count=None)
+    results = iter(pipe)
+    assert next(results).frame.index == 0
+    pipe.close()
+    assert list(results) == []
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import av
 import numpy as np
@@ -122,14 +123,36 @@ def test_flip_test_sees_no_difference_between_left_and_right(demo) -> None:
     assert np.abs(once - straight)[sure].max() > 0.5, "the flip test changes something"
 
 
-def test_undefined_heatmaps_give_keypoints_of_score_zero(tmp_path, demo) -> None:
-    model = vitpose()
-    with torch.no_grad():
-        model.head.conv.bias[3] = math.nan
-    ((keypoints, scores),) = load(save_pose(tmp_path / "net", model)).estimate([demo[0][0]], [demo[0][1]])
-    assert np.isfinite(keypoints).all()
+def test_keypoints_without_a_finite_heatmap_have_no_place_and_score_zero(tmp_path, demo) -> None:
+    estimator = load(save_pose(tmp_path / "net"))
+    estimator._network.head.bias.data[3] = math.nan
+    ((keypoints, scores),) = estimator.estimate([demo[0][0]], [demo[0][1]])
+    assert np.isnan(keypoints[:, 3]).all()
+    assert np.isfinite(np.delete(keypoints, 3, axis=1)).all()
     assert (scores[:, 3] == 0).all()
     assert (np.delete(scores, 3, axis=1) != 0).all()
+
+
+def test_weights_too_large_for_the_dtype_are_refused(tmp_path) -> None:
+    model = vitpose()
+    model.head.conv.bias.data[3] = 1e5
+    folder = save_pose(tmp_path / "net", model)
+    for dtype in (torch.float32, torch.bfloat16):
+        load(folder, dtype=dtype)
+    text = r"net: head\.bias in its weights exceeds torch\.float16: take --dtype float32 or bfloat16$"
+    with pytest.raises(ModelError, match=text):
+        load(folder, dtype=torch.float16)
+
+
+@pytest.mark.parametrize("max_batch", [0, -1, 1.5, "8"])
+def test_wrong_batches_are_refused(max_batch) -> None:
+    with pytest.raises(UsageError, match=r"^no batches of .* people: a whole number from 1$"):
+        load(DEFAULT_POSE, max_batch=max_batch)
+
+
+def test_name_may_be_a_path(tmp_path) -> None:
+    folder = save_pose(tmp_path / "net")
+    assert PoseEstimator(folder, device=CPU, dtype=torch.float32).name == str(folder)
 
 
 def test_failing_network_ends_in_one_line(tmp_path, demo) -> None:
@@ -147,8 +170,9 @@ def test_experts_and_their_validation(tmp_path, demo) -> None:
     scores = [load(folder, dataset_index=index).estimate([demo[0][0]], [demo[0][1]])[0][1] for index in (None, 0, 2)]
     np.testing.assert_array_equal(scores[0], scores[1])
     assert np.abs(scores[1] - scores[2]).max() > 1e-3
-    with pytest.raises(UsageError, match=r"no dataset index 3: this network knows 0\.\.2"):
-        load(folder, dataset_index=3)
+    for wrong in (3, -1, "coco"):
+        with pytest.raises(UsageError, match=rf"no dataset index {wrong}: this network knows 0\.\.2"):
+            load(folder, dataset_index=wrong)
 
 
 def test_bundled_skeleton(bundled) -> None:
@@ -201,17 +225,10 @@ def test_written_edges_and_pairs_rule(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("key", ["edges", "flip_pairs"])
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ([[0, 17]], r"names keypoint 17 of 0\.\.16"),
-        ([[-1, 2]], "names keypoint -1"),
-        ([[1, 2, 3]], "no list"),
-        (7, "no list"),
-    ],
-)
-def test_wrong_edges_and_pairs_are_refused(key, value, text, tmp_path) -> None:
-    with pytest.raises(ModelError, match=f"`{key}` in its config.json {text}|`{key}` in its config.json is {text}"):
+@pytest.mark.parametrize("value", [[[0, 17]], [[-1, 2]], [[1, 2, 3]], [["a", "b"]], 7])
+def test_wrong_edges_and_pairs_are_refused(key, value, tmp_path) -> None:
+    text = rf"net: `{key}` in its config\.json is {re.escape(str(value))}, not pairs of the keypoints 0\.\.16$"
+    with pytest.raises(ModelError, match=text):
         load(save_pose(tmp_path / "net", **{key: value}))
 
 
@@ -244,13 +261,46 @@ def test_size_and_colours_come_from_the_preprocessor(tmp_path, demo) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"),
-    [({"height": 60, "width": 48}, "60x48 .* no whole number of patches"), ({"longest_edge": 9}, "no height")],
+    "size",
+    [{"height": 60, "width": 48}, {"height": 0, "width": 48}, {"height": "64", "width": 48}, {"longest_edge": 9}, 64],
 )
-def test_wrong_input_sizes_are_refused(size, text, tmp_path) -> None:
+def test_wrong_input_sizes_are_refused(size, tmp_path) -> None:
     folder = save_pose(tmp_path / "net")
     edit_json(folder / "preprocessor_config.json", {"size": size})
-    with pytest.raises(ModelError, match=text):
+    with pytest.raises(
+        ModelError,
+        match=r"net: `size` in its preprocessor_config\.json is .*, not `height` and `width` in whole patches of 16x16",
+    ):
+        load(folder)
+
+
+def test_wrong_values_are_found_before_the_first_frame(tmp_path) -> None:
+    folder = save_pose(tmp_path / "net")
+    edit_json(folder / "preprocessor_config.json", {"image_mean": [1, 2]})
+    with pytest.raises(ModelError, match=r"net: `image_mean` in its preprocessor_config\.json is \[1, 2\], not three"):
+        load(folder)
+    with pytest.raises(
+        ModelError, match=r"bad: `scale_factor` in its config\.json is 0, not a whole number of 1\.\.64$"
+    ):
+        load(save_pose(tmp_path / "bad", scale_factor=0))
+
+
+@pytest.mark.parametrize(
+    "entry", [{"num_attention_heads": 0}, {"num_attention_heads": 5}, {"out_indices": [9]}, {"layer_norm_eps": "x"}]
+)
+def test_wrong_values_inside_the_network_are_found_before_the_first_frame(entry, tmp_path) -> None:
+    folder = save_pose(tmp_path / "net")
+    backbone = json.loads((folder / "config.json").read_text())["backbone_config"]
+    edit_json(folder / "config.json", {"backbone_config": backbone | entry})
+    with pytest.raises(ModelError, match=r"^cannot load .*net from .*net(/config\.json)?: .+"):
+        load(folder)
+
+
+def test_networks_for_more_than_three_colours_are_refused(tmp_path) -> None:
+    config = vitpose().config
+    config.backbone_config.num_channels = 4
+    folder = save_pose(tmp_path / "net", VitPoseForPoseEstimation(config))
+    with pytest.raises(ModelError, match=r"^cannot load .*net/config\.json: .* 4 channels"):
         load(folder)
 
 

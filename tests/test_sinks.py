@@ -13,11 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ import av
 import numpy as np
 import pytest
 
-from streampose import __version__
+from streampose import __version__, stream
 from streampose.errors import SinkError, UsageError
 from streampose.frames import NO_TRACK, Boxes, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
 from streampose.sinks import Sink
@@ -38,6 +40,7 @@ from streampose.sinks.null import NullSink
 from streampose.sinks.open import open_sink
 from streampose.sinks.pictures import PictureSink, PicturesSink
 from streampose.sinks.video import VideoFileSink
+from streampose.sources import open_source
 from tests.clips import make_clip, numbered_image, read_number
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -241,6 +244,8 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays_readable(target: str
     assert isinstance(caught.__cause__, OSError)
     assert open_files() == before
     path = tmp_path / target
+    if written:
+        assert f"{target}: broken off after {written} frame" in (sink.summary() or "")
     if target in {"out/", "out.png"}:
         assert not [path for path in tmp_path.rglob("*") if path.is_file()], "no half pictures"
     elif target == "out.jsonl":
@@ -313,8 +318,79 @@ def test_pictures_are_never_written_over_their_source(tmp_path: Path) -> None:
     source = tmp_path / "a.png"
     source.write_bytes(b"the source")
     for source_path in (tmp_path, source):
-        with pytest.raises(UsageError, match="source's own pictures"):
+        with pytest.raises(UsageError, match="is the source itself"):
             open_sink(f"{tmp_path}/", overwrite=True, source_path=str(source_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("in", "in/"),
+        ("in/*.png", "in/"),
+        ("in", "link"),
+        ("link", "in/"),
+        ("in/0.png", "in/0.png"),
+        ("in/0.png", "in/"),
+    ],
+)
+def test_a_run_over_its_own_pictures_is_refused_at_once(text: str, target: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    for number in range(2):
+        cv2.imwrite(f"{tmp_path}/in/{number}.png", numbered_image(number))
+    before = everything_below(tmp_path)
+    with pytest.raises(UsageError, match="is the source itself"):
+        stream(f"{tmp_path}/{text}", to=[f"{tmp_path}/{target}"], overwrite=True)
+    assert everything_below(tmp_path) == before
+
+
+def test_no_picture_of_the_source_is_replaced_later(tmp_path: Path) -> None:
+    """As by `**/*.png` into a folder below it, where the pictures of the last run are a source too."""
+    (tmp_path / "out").mkdir()
+    source = tmp_path / "out" / "a.png"
+    source.write_bytes(b"the source")
+    run = run_info()
+    run = replace(run, source=replace(run.source, pictures=(str(tmp_path / "gone.png"), str(source))))
+    with open_sink(f"{tmp_path}/out/", overwrite=True) as sink:
+        sink.open(run)
+        sink.write(result(0, file="b.png"))
+        with pytest.raises(SinkError, match=r"out/a\.png is the source itself"):
+            sink.write(result(1, file="a.png"))
+    assert f"{tmp_path}/out/: broken off after 1 frame, " in (sink.summary() or "")
+    with open_sink(source, overwrite=True) as sink, pytest.raises(SinkError, match="is the source itself"):
+        sink.open(run)
+    assert source.read_bytes() == b"the source"
+
+
+@pytest.mark.parametrize("target", FILE_TARGETS)
+def test_a_name_that_is_too_long_is_one_line(target: str, tmp_path: Path) -> None:
+    for text in (f"{tmp_path}/{'y' * 300}{target}", f"{tmp_path}/{'y' * 300}/{target}"):
+        with pytest.raises(SinkError, match="File name too long"):
+            open_sink(text)
+
+
+@pytest.mark.parametrize("target", FILE_TARGETS)
+def test_a_folder_that_may_not_be_entered_is_one_line(target: str) -> None:
+    # Not under tmp_path, which is closed to others as a whole.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o600)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(SinkError, match=r"[Pp]ermission denied"):
+                open_sink(f"{folder}/{target}", overwrite=True)
+        finally:
+            os.seteuid(user)
+        Path(folder).chmod(0o700)
+
+
+def test_names_are_one_line_that_can_be_printed(tmp_path: Path) -> None:
+    with open_sink(f"{tmp_path}/a\nb\x1b[31m é\udcff.jsonl") as sink:
+        sink.open(run_info())
+        sink.write(result(0))
+    assert (sink.summary() or "").startswith(f"{tmp_path}/a\\nb\\x1b[31m é\\udcff.jsonl: 1 frame")
+    assert (tmp_path / "a\nb\x1b[31m é\udcff.jsonl").is_file()
 
 
 # --- text to sink ----------------------------------------------------------------------------------------------------
@@ -395,6 +471,16 @@ def video_run(clip: Path, target: Path, *, limit: int | None = None, with_path: 
         except av.FFmpegError:  # a damaged clip; its source would tell
             pass
     return times
+
+
+def source_run(text: Path, target: Path) -> list[Frame]:
+    """Send a source through a sink as a run would; return its frames."""
+    with open_source(text) as source, open_sink(target) as sink:
+        sink.open(replace(run_info(), source=source.info))
+        frames = list(source.frames())
+        for frame in frames:
+            sink.write(Result(frame, someone(), SKELETON))
+    return frames
 
 
 def frame_times(path: Path) -> list[Fraction]:
@@ -582,6 +668,27 @@ def test_odd_sizes_grow_by_one(size: tuple[int, int], tmp_path: Path) -> None:
     assert np.abs(got[-1].astype(int) - 200).mean() < 20
 
 
+@pytest.mark.parametrize("target", VIDEOS)
+def test_pixels_that_are_not_square_stay_so(target: str, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", pixel_aspect=Fraction(4, 3))
+    source_run(clip, tmp_path / target)
+    with av.open(str(tmp_path / target)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+        assert next(container.decode(video=0)).width == 192
+
+
+def test_a_picture_that_h264_cannot_hold_is_one_line(tmp_path: Path) -> None:
+    with open_sink(tmp_path / "out.mp4") as sink:
+        sink.open(run_info())
+        with pytest.raises(SinkError, match=r"20000 x 4 pixels are too many: H\.264 takes at most 16384 a side"):
+            sink.write(result(0, image=np.zeros((4, 20000, 3), np.uint8)))
+    assert everything_below(tmp_path) == {}
+    with open_sink(tmp_path / "out.mp4") as sink:
+        sink.open(run_info())
+        sink.write(result(0, image=np.zeros((4, 16384, 3), np.uint8)))
+    assert readable_frames(tmp_path / "out.mp4") == 1
+
+
 def test_frames_of_another_size_are_fitted_into_the_first(tmp_path: Path) -> None:
     sizes = [(192, 120), (96, 60), (120, 120), (192, 120)]
     with open_sink(tmp_path / "out.mp4") as sink:
@@ -691,6 +798,32 @@ def test_sound_of_a_damaged_source_ends_with_it(zeros: bool, tmp_path: Path) -> 
     got = [data for _, data in sound_packets(tmp_path / "out.mkv")]
     assert 20 < len(got) < len(sound_packets(whole))
     assert got[:-1] == [data[7:] for _, data in sound_packets(whole)][: len(got) - 1]
+
+
+def test_sound_of_joined_recordings_goes_on_with_the_pictures(tmp_path: Path) -> None:
+    parts = [make_clip(tmp_path / f"{k}.ts", frames=60 + 20 * k, audio_s=2.0 + k, first=100 * k) for k in range(3)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames = source_run(joined, tmp_path / "out.mp4")
+    assert len(frames) == 60 + 80 + 100
+    firsts_s = [frames[index].pts_s for index in (0, 60, 140)]
+    wanted = []
+    for part, first_s in zip(parts, firsts_s, strict=True):
+        shift_s = first_s - float(frame_times(part)[0])
+        wanted += [(at_s + shift_s, data[7:]) for at_s, data in sound_packets(part)]
+    got = sound_packets(tmp_path / "out.mp4")
+    assert [data for _, data in got] == [data for _, data in wanted]
+    assert [at_s for at_s, _ in got] == pytest.approx([at_s for at_s, _ in wanted], abs=1e-3)
+
+
+@pytest.mark.parametrize("source", ["clip.mp4", "clip.mkv"])
+def test_names_in_a_source_that_are_not_utf8_do_not_matter(source: str, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / source, audio_s=1.0, title="a title")
+    clip.write_bytes(clip.read_bytes().replace(b"a title", b"a \xff\xfele"))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(clip)).close()
+    assert len(source_run(clip, tmp_path / "out.mp4")) == 30
+    assert [data for _, data in sound_packets(tmp_path / "out.mp4")]
 
 
 # --- a run that is killed --------------------------------------------------------------------------------------------
@@ -849,6 +982,47 @@ def test_standard_output_carries_the_lines(capfd: pytest.CaptureFixture[str]) ->
     assert capfd.readouterr().out == "still open\n"
 
 
+def test_a_closed_standard_output_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as Python does for `>&-`
+    with pytest.raises(SinkError, match="cannot write to standard output: it is closed"):
+        open_sink("-")
+
+
+def write_until_full(sink: Sink, size_bytes: int) -> None:
+    with file_size_limit(size_bytes), suppress(SinkError):
+        for index in range(100):
+            sink.write(result(index))
+        pytest.fail("nobody said that the disk is full")
+
+
+@pytest.mark.parametrize("mode", ["w", "a"])
+def test_a_full_disk_behind_standard_output_ends_it_with_a_whole_line(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "poses.jsonl"
+    path.write_text("older\n")
+    with path.open(mode) as output, open_sink("-") as sink:
+        monkeypatch.setattr(sys, "stdout", output)
+        output.write("before\n")
+        sink.open(run_info())
+        write_until_full(sink, 2000)
+        print("behind", file=output)
+    first, *lines, last = path.read_text().removeprefix("older\n").splitlines()
+    assert (first, last) == ("before", "behind")
+    assert [json.loads(line).get("frame") for line in lines] == [None, *range(len(lines) - 1)]
+    assert len(lines) > 3
+
+
+def test_only_the_end_of_standard_output_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "poses.jsonl"
+    path.write_bytes(b"." * 4000)
+    with path.open("r+") as output, open_sink("-") as sink:
+        monkeypatch.setattr(sys, "stdout", output)
+        sink.open(run_info())
+        write_until_full(sink, 2000)
+    assert path.read_bytes().endswith(b"." * 2000), "what another has written there"
+
+
 def test_a_reader_that_leaves_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as output, open_sink("-") as sink:
@@ -912,6 +1086,34 @@ def test_a_picture_has_the_format_of_its_name(name: str, tmp_path: Path, capfd: 
     assert (tmp_path / name).read_bytes().startswith(begin[Path(name).suffix])
     assert read_number(cv2.imread(str(tmp_path / name))) == 5
     assert capfd.readouterr().err == "", "OpenCV prints what it does not like"
+
+
+@pytest.mark.parametrize("target", ["out/", "out/0.png"])
+def test_what_a_killed_run_has_left_is_removed(target: str, tmp_path: Path) -> None:
+    (tmp_path / "out" / "sub").mkdir(parents=True)
+    with child("pass") as ended:
+        ended.wait(timeout=10)
+    for folder in (tmp_path / "out", tmp_path / "out" / "sub"):
+        (folder / f".streampose-{ended.pid}-7.part").write_text("half")
+        (folder / f".streampose-{os.getppid()}-7.part").write_text("another run's")
+        (folder / ".streampose-notes.part").write_text("not ours")
+    with open_sink(f"{tmp_path}/{target}") as sink:
+        sink.open(run_info())
+        sink.write(result(0, file="sub/a.png" if target == "out/" else None))
+    left = sorted(path.name for path in tmp_path.rglob("*.part"))
+    kept = [f".streampose-{os.getppid()}-7.part", ".streampose-notes.part"] * 2
+    assert left == sorted(kept if target == "out/" else [*kept, f".streampose-{ended.pid}-7.part"])
+
+
+def test_a_name_as_long_as_a_name_can_be(tmp_path: Path) -> None:
+    name = "y" * 251 + ".png"
+    with open_sink(f"{tmp_path}/out/") as sink:
+        sink.open(run_info())
+        sink.write(result(0, file=name))
+    with open_sink(tmp_path / name) as sink:
+        sink.open(run_info())
+        sink.write(result(0))
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [name, name]
 
 
 def test_one_picture_is_one_frame(tmp_path: Path) -> None:

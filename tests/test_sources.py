@@ -184,6 +184,38 @@ class TestVideo:
         assert frames[0].image.shape == (120, 192, 3)
         assert numbers(frames) == list(range(30))
 
+    @pytest.mark.parametrize("is_transposed", [False, True])
+    @pytest.mark.parametrize("across", [1, -1])
+    @pytest.mark.parametrize("down", [1, -1])
+    def test_applies_mirroring(self, tmp_path: Path, is_transposed: bool, across: int, down: int) -> None:
+        path = tmp_path / "a.mp4"
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("libx264", rate=25, options={"crf": "12"})
+            assert isinstance(video, av.VideoStream)
+            stored = numbered_image(5)[::down, ::across]
+            stored = np.ascontiguousarray(stored.swapaxes(0, 1) if is_transposed else stored)
+            video.height, video.width = stored.shape[:2]
+            video.pix_fmt = "yuv420p"
+            places = (3, 1) if is_transposed else (0, 4)
+            matrix = [0] * 8 + [1 << 30]
+            for place, sign in zip(places, (across, down), strict=True):
+                matrix[place] = sign << 16
+            video.set_display_matrix(matrix)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(stored, format="bgr24")))
+            container.mux(video.encode())
+        frames, error = read(path)
+        assert error is None
+        assert numbers(frames) == [5]
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+    @pytest.mark.parametrize(
+        ("rotation", "expected"), [(0, Fraction(4, 3)), (90, Fraction(3, 4)), (180, Fraction(4, 3))]
+    )
+    def test_pixels_that_are_not_square(self, tmp_path: Path, suffix: str, rotation: int, expected: Fraction) -> None:
+        path = make_clip(tmp_path / f"a{suffix}", rotation=rotation, pixel_aspect=Fraction(4, 3), frames=2)
+        with open_source(path) as source:
+            assert source.info.pixel_aspect == expected
+
     def test_goes_on_after_joined_recordings(self, tmp_path: Path) -> None:
         first, second = (make_clip(tmp_path / f"{k}.ts", first=30 * k).read_bytes() for k in range(2))
         (tmp_path / "both.ts").write_bytes(first + second)
@@ -387,6 +419,11 @@ class TestRefusedFiles:
         with pytest.raises(SourceError, match="cannot be opened: Not a directory"):
             open_source(str(tmp_path / "holiday.jpg" / "a.mp4"))
 
+    def test_a_broken_link(self, tmp_path: Path) -> None:
+        (tmp_path / "a.mp4").symlink_to("gone.mp4")
+        with pytest.raises(SourceError, match=r"a\.mp4 is a broken link: there is no gone\.mp4$"):
+            open_source(tmp_path / "a.mp4")
+
     def test_names_that_no_file_can_have(self) -> None:
         with pytest.raises(SourceError, match="cannot be opened: File name too long"):
             open_source("a" * 5000)
@@ -504,6 +541,11 @@ class TestPictures:
             info = source.info
         assert (info.source_id, info.fps, info.time_base, info.frame_count) == ("my_pictures", 25.0, Fraction(1, 25), 4)
         assert info.path is None
+        folder = tmp_path / "my pictures"
+        assert info.place == str(folder)
+        assert info.pictures[2:] == (f"{folder}/img10.PNG", f"{folder}/img11.bmp")
+        with open_source(folder / "img2.jpg") as source:
+            assert source.info.place == f"{folder}/img2.jpg"
 
     def test_globs(self, tmp_path: Path) -> None:
         for number, name in enumerate(["a/img2.png", "a/img10.png", "b/c/img1.png"]):
@@ -574,7 +616,7 @@ class TestPictures:
             assert (source.info.width, source.info.height) == (192, 120)
             assert [frame.image.shape for frame in source.frames()] == [(120, 192, 3), (160, 240, 3)]
 
-    def test_bad_ones_are_named_behind_the_last_good_one(self, tmp_path: Path) -> None:
+    def test_bad_ones_are_named_as_they_are_met(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         for number in range(6):
             write_picture(tmp_path / f"{number}.png", number)
         for number in (0, 3, 5):
@@ -583,15 +625,37 @@ class TestPictures:
         assert numbers(frames) == [1, 2, 4]
         assert [frame.index for frame in frames] == [0, 1, 2]
         assert [frame.pts_s for frame in frames] == [0, 0.04, 0.08]
-        assert error is not None
-        assert "3 of 6 (0.png, 3.png, 5.png) cannot be read" in str(error)
-        (tmp_path / "4.png").write_bytes(b"")
-        assert "4 of 6 (0.png, 3.png, 4.png, ...)" in str(read(tmp_path)[1])
+        reason = "damaged, or not a picture"
+        assert str(error) == f"{tmp_path}: 3 of 6 pictures cannot be read, the first of them 0.png ({reason})"
+        assert caplog.messages == [f"{tmp_path}/{number}.png: {reason}" for number in (0, 3, 5)]
+
+    def test_a_bad_one_has_its_own_reason(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        for number in range(3):
+            write_picture(tmp_path / f"{number}.png", number)
+        with open_source(tmp_path) as source:
+            (tmp_path / "1.png").unlink()
+            (tmp_path / "2.png").write_bytes(b"no picture")
+            with pytest.raises(SourceError, match=r"2 of 3 pictures .* 1\.png \(No such file or directory\)"):
+                list(source.frames())
+        assert caplog.messages == [
+            f"{tmp_path}/1.png: No such file or directory",
+            f"{tmp_path}/2.png: damaged, or not a picture",
+        ]
+
+    @pytest.mark.parametrize("suffix", [".png", ".tiff", ".bmp", ".jp2"])
+    def test_opencv_says_nothing_of_a_bad_one(
+        self, tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        path = write_picture(tmp_path / f"a{suffix}", 0)
+        cut(path, path.stat().st_size // 2)
+        with pytest.raises(SourceError):
+            open_source(path)
+        assert capfd.readouterr().err == ""
 
     def test_a_folder_of_bad_ones_does_not_open(self, tmp_path: Path) -> None:
         for number in range(2):
             (tmp_path / f"{number}.jpg").write_bytes(b"not a picture")
-        with pytest.raises(SourceError, match=r"2 of 2 \(0\.jpg, 1\.jpg\) cannot be read"):
+        with pytest.raises(SourceError, match=r"2 of 2 pictures cannot be read, the first of them 0\.jpg"):
             open_source(tmp_path)
 
 

@@ -23,8 +23,11 @@ class Sink(ABC):
     """Whether `write` reads `Result.picture`; when no sink does, nothing is drawn."""
     on_main_thread: bool = False
     """Whether every call has to come from the thread that runs the program (windows)."""
+    quits_run: bool = False
+    """Whether the user's wish for no more here (False from `write`) ends the whole run, as a window's `q` does."""
     idle_every_s: float | None = None
-    """When no frame has come for so long, `idle` is called, again and again; None: never."""
+    """When no frame has come for so long, `idle` is called, again and again; None: never. Sinks on the main thread are
+    called several times a second."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -36,16 +39,20 @@ class Sink(ABC):
 
     @abstractmethod
     def write(self, result: Result) -> bool | None:
-        """Take one frame. Return False when the user has asked to quit here (a window's `q`), which ends the run
-        without an error. Raises `SinkError`."""
+        """Take one frame. Return False when nobody wants more here (a window's `q`, a pipe whose reader has gone): an
+        end, not an error. Raises `SinkError`.
+        """
 
     def interrupt(self) -> None:  # noqa: B027 - most sinks never wait
         """Let a `write` that waits (for a picture's time, for a key) come back soon; called from any thread or a
         signal.
         """
 
-    def idle(self) -> None:  # noqa: B027 - most sinks have nothing to do
-        """Do what has to be done while no frame comes, such as keeping a connection alive. Raises `SinkError`."""
+    def idle(self) -> bool | None:
+        """Do what has to be done while no frame comes, such as keeping a connection alive; the result is that of
+        `write`. Raises `SinkError`.
+        """
+        return None
 
     def status(self) -> dict[str, int | float | str]:
         """Return what there is to tell of the sink itself: JSON values by name. Called from any thread."""

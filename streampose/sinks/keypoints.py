@@ -31,8 +31,8 @@ class KeypointsSink(Sink):
     """A `.jsonl` file, or standard output.
 
     Each line is handed to the system whole, by one write on an unbuffered descriptor, so a killed run leaves whole
-    lines; where a disk is full the file is cut back to its last whole line. The file begins with its first frame: a run
-    without frames leaves no file, and leaves an older one as it was.
+    lines; where a disk is full the file, or standard output that is one, is cut back to its last whole line. The file
+    begins with its first frame: a run without frames leaves no file, and leaves an older one as it was.
     """
 
     needs_picture = False
@@ -42,12 +42,15 @@ class KeypointsSink(Sink):
         super().__init__("standard output" if path is None else name_of(path))
         if path is not None:
             check_file(path, overwrite=overwrite, source_path=source_path)
+        elif sys.stdout is None or sys.stdout.closed:
+            raise SinkError("cannot write to standard output: it is closed; name a file, e.g. poses.jsonl")
         self._path = path
         self._overwrite = overwrite
         self._run: RunInfo | None = None
         self._fd: int | None = None
         self._frames = 0
         self._size_bytes = 0
+        self._failed = False
 
     def open(self, run: RunInfo) -> None:
         """Create the folder. Raises `SinkError`."""
@@ -67,6 +70,7 @@ class KeypointsSink(Sink):
         except BrokenPipeError:
             return False
         except OSError as error:
+            self._failed = True
             raise failed(self.text, error) from error
         self._frames += 1
         return None
@@ -84,7 +88,9 @@ class KeypointsSink(Sink):
 
     def summary(self) -> str | None:
         """Name, frames and size; None before the first frame."""
-        return frames_and_size(self.text, self._frames, self._size_bytes) if self._frames else None
+        if not self._frames:
+            return None
+        return frames_and_size(self.text, self._frames, self._size_bytes, broken_off=self._failed)
 
     def _descriptor(self) -> int:
         if self._path is not None:
@@ -100,10 +106,19 @@ class KeypointsSink(Sink):
             while left:
                 left = left[os.write(self._fd, left) :]
         except OSError:
-            if stat.S_ISREG(os.fstat(self._fd).st_mode) and self._path is not None:
-                os.ftruncate(self._fd, self._size_bytes)
+            self._take_back(len(line) - len(left))
             raise
         self._size_bytes += len(line)
+
+    def _take_back(self, count: int) -> None:
+        """Cut the last `count` bytes off a file, where they are still its end: standard output is shared."""
+        assert self._fd is not None
+        status = os.fstat(self._fd)
+        if count and stat.S_ISREG(status.st_mode):
+            end = os.lseek(self._fd, 0, os.SEEK_CUR)
+            if end == status.st_size:
+                os.ftruncate(self._fd, end - count)
+                os.lseek(self._fd, end - count, os.SEEK_SET)
 
 
 def header(run: RunInfo) -> dict[str, Any]:

@@ -5,21 +5,42 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from streampose.errors import UsageError, redact
 from streampose.sinks import Sink
 from streampose.sinks.keypoints import KeypointsSink
 from streampose.sinks.null import NullSink
 from streampose.sinks.pictures import PICTURE_SUFFIXES, PictureSink, PicturesSink
+from streampose.sinks.publish import SCHEMES, PublishSink
+from streampose.sinks.segments import SegmentsSink
 from streampose.sinks.video import VIDEO_FORMATS, VideoFileSink
 from streampose.sinks.window import WindowSink
 
 UNDERSTOOD = (
     "window, null, a video file (.mp4 .m4v .mov .mkv), keypoints (.jsonl, or - for standard output), "
-    "a picture (.jpg .jpeg .png .webp .bmp), a folder of pictures (a name that ends in /)"
+    "a picture (.jpg .jpeg .png .webp .bmp), a folder of pictures (a name that ends in /), a live stream "
+    f"({' '.join(f'{scheme}://' for scheme in SCHEMES)})"
 )
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+def fill_in(text: str, source_id: str) -> str:
+    """Return the sink's `text` with `{source}` replaced by `source_id`; `{time}` is left to the recording.
+
+    Raises:
+        UsageError: another word in braces.
+    """
+    value = quote(source_id, safe="") if _URL.match(text) else source_id
+
+    def value_of(field: re.Match[str]) -> str:
+        if field[1] not in {"source", "time"}:
+            raise UsageError(f"{redact(text)}: the words in braces are {{source}} and, for video files, {{time}}")
+        return value if field[1] == "source" else field[0]
+
+    return _FIELD.sub(value_of, text)
 
 
 def open_sink(
@@ -28,6 +49,8 @@ def open_sink(
     overwrite: bool = False,
     source_path: str | None = None,
     window_title: str = "streampose",
+    segment_s: float | None = None,
+    give_up_after_s: float | None = None,
 ) -> Sink:
     """Return the sink that `text` names, checked but not yet opened: nothing on disk is changed.
 
@@ -35,6 +58,10 @@ def open_sink(
         text: one of `UNDERSTOOD`; `window`, `null` and `-` are words, so a folder of that name is `./window/`.
         overwrite: replace what is there instead of refusing.
         source_path: the file or folder that the run reads, which no sink may replace.
+        window_title: of a window.
+        segment_s: a video file goes on in a new one every so many seconds; of no meaning to other sinks. With it, or
+            with `{time}` in the name, see `SegmentsSink`.
+        give_up_after_s: how long a live stream may lack its first connection, see `PublishSink`.
 
     Raises:
         UsageError: nothing of ours, something that exists, or a target that cannot be right.
@@ -47,15 +74,20 @@ def open_sink(
         return WindowSink(window_title)
     if target == "-":
         return KeypointsSink(None)
-    if _URL.match(target):
-        raise UsageError(
-            f"cannot write to {redact(target)}: this version writes files, folders and windows, no URLs yet"
-        )
+    if url := _URL.match(target):
+        if url[1].lower() not in SCHEMES:
+            streams = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise UsageError(f"cannot write to {redact(target)}: live streams go to {streams}, the rest to files")
+        return PublishSink(target, give_up_after_s=give_up_after_s)
 
     path = Path(target)
     suffix = path.suffix.lower()
     if target.endswith(("/", os.sep)):
         return PicturesSink(path, overwrite=overwrite, source_path=source_path)
+    if suffix in VIDEO_FORMATS and (segment_s is not None or "{time}" in target):
+        return SegmentsSink(path, segment_s=segment_s)
+    if "{time}" in target:
+        raise UsageError(f"{target}: {{time}} is for the names of video files ({' '.join(VIDEO_FORMATS)})")
     if suffix in VIDEO_FORMATS:
         return VideoFileSink(path, overwrite=overwrite, source_path=source_path)
     if suffix == ".jsonl":

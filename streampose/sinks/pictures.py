@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -9,7 +12,18 @@ import cv2
 from streampose.errors import SinkError, UsageError, describe
 from streampose.frames import Frame, Image, Result, RunInfo
 from streampose.sinks import Sink
-from streampose.sinks.target import check_file, check_folder, failed, frames_and_size, is_same, make_folder, name_of
+from streampose.sinks.target import (
+    Identity,
+    check_file,
+    check_folder,
+    check_replaceable,
+    failed,
+    frames_and_size,
+    identities,
+    is_same,
+    make_folder,
+    name_of,
+)
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -20,6 +34,9 @@ _ENCODING = {
     ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, QUALITY],
     ".webp": [cv2.IMWRITE_WEBP_QUALITY, QUALITY],
 }
+
+_PARTIAL, _PARTIAL_SUFFIX = ".streampose-", ".part"
+"""Around the number of the process that writes: the name of a picture that is not whole yet."""
 
 
 class PictureSink(Sink):
@@ -34,9 +51,10 @@ class PictureSink(Sink):
         self._size_bytes = 0
 
     def open(self, run: RunInfo) -> None:
-        """Create the folder. Raises `SinkError`."""
-        del run
+        """Create the folder. Raises `SinkError`, also when the picture is one of the source's."""
+        check_replaceable(self._path, identities(run.source.pictures))
         make_folder(self._path.parent, self.text)
+        _sweep(self._path.parent)
 
     def write(self, result: Result) -> None:
         """Write the picture. Raises `SinkError`, also for a second frame."""
@@ -68,10 +86,10 @@ class PicturesSink(Sink):
             SinkError: nobody lets us write there.
         """
         super().__init__(f"{name_of(folder)}/")
-        if is_same(folder, source_path) or (
-            source_path is not None and is_same(folder / Path(source_path).name, source_path)
-        ):
-            raise UsageError(f"{self.text} holds the source's own pictures: name another folder")
+        inside = folder / Path(source_path or "").name
+        for place in (folder, inside):
+            if is_same(place, source_path):
+                raise UsageError(f"{name_of(place)} is the source itself: name another folder")
         check_folder(folder, self.text)
         if not overwrite and folder.is_dir() and _holds_pictures(folder):
             raise UsageError(
@@ -79,19 +97,27 @@ class PicturesSink(Sink):
             )
         self._folder = folder
         self._overwrite = overwrite
+        self._sources: frozenset[Identity] = frozenset()
+        self._swept: set[Path] = set()
         self._frames = 0
         self._size_bytes = 0
+        self._failed = False
 
     def open(self, run: RunInfo) -> None:
         """Create the folder. Raises `SinkError`."""
-        del run
-        make_folder(self._folder, self.text)
+        self._sources = identities(run.source.pictures)
+        self._prepare(self._folder)
 
     def write(self, result: Result) -> None:
-        """Write one picture. Raises `SinkError`."""
+        """Write one picture. Raises `SinkError`, also when it would replace one of the source's."""
         path = self._folder / _name(result.frame)
-        make_folder(path.parent, self.text)
-        self._size_bytes += _write(path, _drawn(result), overwrite=self._overwrite)
+        try:
+            self._prepare(path.parent)
+            check_replaceable(path, self._sources)
+            self._size_bytes += _write(path, _drawn(result), overwrite=self._overwrite)
+        except SinkError:
+            self._failed = True
+            raise
         self._frames += 1
 
     def close(self) -> None:
@@ -99,7 +125,15 @@ class PicturesSink(Sink):
 
     def summary(self) -> str | None:
         """Name, frames and size; None before the first frame."""
-        return frames_and_size(self.text, self._frames, self._size_bytes) if self._frames else None
+        if not self._frames:
+            return None
+        return frames_and_size(self.text, self._frames, self._size_bytes, broken_off=self._failed)
+
+    def _prepare(self, folder: Path) -> None:
+        make_folder(folder, self.text)
+        if folder not in self._swept:
+            self._swept.add(folder)
+            _sweep(folder)
 
 
 def _holds_pictures(folder: Path) -> bool:
@@ -119,6 +153,25 @@ def _drawn(result: Result) -> Image:
     return result.frame.image if result.picture is None else result.picture
 
 
+def _sweep(folder: Path) -> None:
+    """Remove the unfinished pictures that killed runs have left in `folder`."""
+    with suppress(OSError):  # of no use to the run
+        for left in folder.glob(f"{_PARTIAL}*{_PARTIAL_SUFFIX}"):
+            process_id = left.name.removeprefix(_PARTIAL).partition("-")[0]
+            if process_id.isdecimal() and not _is_running(int(process_id)):
+                left.unlink(missing_ok=True)
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 def _write(path: Path, picture: Image, *, overwrite: bool) -> int:
     """Return the size in bytes of the written file."""
     if not overwrite and path.exists():
@@ -128,7 +181,8 @@ def _write(path: Path, picture: Image, *, overwrite: bool) -> int:
         _, encoded = cv2.imencode(suffix, picture, _ENCODING.get(suffix, []))
     except cv2.error as error:
         raise SinkError(f"cannot encode {name_of(path)}: {describe(error)}") from error
-    partial = path.with_name(f".{path.name}.part")
+    # Not made from the picture's name, which may itself be as long as a name can be.
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{threading.get_ident()}{_PARTIAL_SUFFIX}")
     try:
         partial.write_bytes(encoded.data)
         partial.replace(path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from math import inf
 
 import av
@@ -15,8 +17,10 @@ from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from streampose.errors import describe
+from streampose.sources import PICTURES_PER_S, open_recording, video_stream
 
 log = logging.getLogger("streampose")
 
@@ -25,6 +29,13 @@ CUT_AFTER_S = 1.0
 
 SILENT_AFTER_S = 60.0
 """A track without a packet in so many seconds is left out: MP4 keeps all packets in memory until each track has one."""
+
+
+_JUMP_S = 1
+"""Time that goes back by more is another recording's, joined behind the first; as for the pictures."""
+
+MAX_EARLY_PACKETS = 1000
+"""20 s of AAC: sound that waits for longer for the pictures it belongs to is left out."""
 
 
 @dataclass
@@ -46,7 +57,7 @@ class Sound:
         """
         first = _first_packets(path)
         self._output = output
-        self._input = av.open(f"file:{path}")
+        self._input = open_recording(path)
         self._tracks: dict[int, _Track] = {}
         for stream in self._input.streams.audio:
             codec = stream.codec_context.name
@@ -88,15 +99,16 @@ class Sound:
 
     def _read(self) -> Iterator[tuple[float, Packet[Stream]]]:
         """Yield the packets of the tracks, and of the pictures to tell where those end, with their times."""
-        if not self._tracks:
+        pictures = video_stream(self._input)
+        if not self._tracks or pictures is None:
             return
-        pictures = self._input.streams.best("video")
-        streams = [self._input.streams[index] for index in self._tracks]
+        parts = _Parts(pictures)
         try:
-            for packet in self._input.demux([*streams, *([] if pictures is None else [pictures])]):
-                time_s = _time_s(packet)
-                if time_s is not None:
-                    yield time_s, packet
+            for packet in self._input.demux([*(self._input.streams[index] for index in self._tracks), pictures]):
+                for shifted in parts.placed(packet):
+                    time_s = _time_s(shifted)
+                    if time_s is not None:
+                        yield time_s, shifted
         except av.FFmpegError as error:
             log.debug("the sound ends at a damaged place: %s", describe(error))
 
@@ -123,6 +135,55 @@ class Sound:
             self._output.mux_one(copied)
 
 
+class _Parts:
+    """Puts joined recordings, in each of which time begins anew, one behind the other as their pictures follow."""
+
+    def __init__(self, pictures: VideoStream) -> None:
+        self._pictures = pictures.index
+        self._step_s = 1 / (pictures.average_rate or pictures.guessed_rate or Fraction(PICTURES_PER_S))
+        self._shifts_s = [Fraction(0)]
+        """Of the parts whose pictures have begun."""
+        self._part: dict[int, int] = {}
+        self._last_s: dict[int, Fraction] = {}
+        """By stream: the number of its present part, and its latest packet's time there."""
+        self._end_s = Fraction(0)
+        """Of the pictures so far, shifted."""
+        self._early: deque[tuple[int, Packet[Stream]]] = deque(maxlen=MAX_EARLY_PACKETS)
+        """Sound of a part whose pictures have not begun."""
+
+    def placed(self, packet: Packet[Stream]) -> Iterator[Packet[Stream]]:
+        """Yield `packet`, and what has waited for it, with their times in the joined whole."""
+        stream = packet.stream.index
+        ticks = packet.pts if packet.dts is None else packet.dts  # the one that grows
+        if ticks is not None:
+            at_s = ticks * packet.time_base
+            if at_s < self._last_s.get(stream, at_s) - _JUMP_S:
+                self._part[stream] = self._part.get(stream, 0) + 1
+            self._last_s[stream] = at_s
+        part = self._part.get(stream, 0)
+        if stream == self._pictures and ticks is not None:
+            begin_s = (ticks if packet.pts is None else packet.pts) * packet.time_base
+            if part == len(self._shifts_s):
+                self._shifts_s.append(self._end_s - begin_s)
+            self._end_s = max(self._end_s, begin_s + self._shifts_s[part] + self._step_s)
+            while self._early and self._early[0][0] <= part:
+                early_part, early = self._early.popleft()
+                yield _shifted(early, self._shifts_s[early_part])
+        if part < len(self._shifts_s):
+            yield _shifted(packet, self._shifts_s[part])
+        else:
+            self._early.append((part, packet))
+
+
+def _shifted(packet: Packet[Stream], by_s: Fraction) -> Packet[Stream]:
+    ticks = round(by_s / packet.time_base)
+    if packet.pts is not None:
+        packet.pts += ticks
+    if packet.dts is not None:
+        packet.dts += ticks
+    return packet
+
+
 def _time_s(packet: Packet[Stream]) -> float | None:
     """The packet's time in seconds; None for one without, as the empty one at the end."""
     ticks = packet.dts if packet.pts is None else packet.pts
@@ -132,7 +193,7 @@ def _time_s(packet: Packet[Stream]) -> float | None:
 def _first_packets(path: str) -> dict[int, Packet[Stream]]:
     """Return the first packet of each sound track, by stream index, as far as they come within `SILENT_AFTER_S`."""
     first: dict[int, Packet[Stream]] = {}
-    with av.open(f"file:{path}") as source, suppress(av.FFmpegError):
+    with open_recording(path) as source, suppress(av.FFmpegError):
         missing = {stream.index for stream in source.streams.audio}
         begin_s: float | None = None
         for packet in source.demux() if missing else ():

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from streampose.errors import SinkError, UsageError, describe, redact
@@ -15,8 +18,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def name_of(target: str | os.PathLike[str]) -> str:
-    """Return how messages name `target`: as the user wrote it, credentials redacted."""
-    return redact(os.fspath(target))
+    """Return how messages name `target`: as the user wrote it, credentials redacted, what cannot be printed escaped."""
+    text = redact(os.fspath(target))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def check_file(path: Path, *, overwrite: bool, source_path: str | None) -> None:
@@ -27,9 +31,10 @@ def check_file(path: Path, *, overwrite: bool, source_path: str | None) -> None:
         SinkError: nobody lets us write there.
     """
     name = name_of(path)
-    if path.is_dir():
+    kind = _kind(path, name)
+    if kind == stat.S_IFDIR:
         raise UsageError(f"{name} is a folder: name a file in it, or a folder of pictures as {name}/")
-    if path.exists():
+    if kind is not None:
         if is_same(path, source_path):
             raise UsageError(f"{name} is the source itself: name another file")
         if not overwrite:
@@ -47,12 +52,24 @@ def check_folder(folder: Path, name: str) -> None:
         SinkError: nobody lets us write there.
     """
     nearest = folder.absolute()
-    while not nearest.exists():
+    while (kind := _kind(nearest, name)) is None:
         nearest = nearest.parent
-    if not nearest.is_dir():
+    if kind != stat.S_IFDIR:
         raise UsageError(f"cannot write {name}: {name_of(nearest)} is a file, not a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise SinkError(f"cannot write {name}: permission denied in {name_of(nearest)}")
+
+
+def _kind(path: Path, name: str) -> int | None:
+    """Return the `stat.S_IF...` of what is at `path`; None where nothing is. Raises `SinkError`."""
+    try:
+        return stat.S_IFMT(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise failed(name, error) from error
+    except ValueError as error:  # a null byte
+        raise SinkError(f"cannot write {name}: {describe(error)}") from error
 
 
 def is_same(path: Path, source_path: str | None) -> bool:
@@ -63,6 +80,26 @@ def is_same(path: Path, source_path: str | None) -> bool:
         return path.samefile(source_path)
     except OSError:
         return False
+
+
+Identity = tuple[int, int]
+"""Device and number of a file: the same for all its names."""
+
+
+def identities(files: Iterable[str | os.PathLike[str]]) -> frozenset[Identity]:
+    """Return the identities of those `files` that are there."""
+    found = set()
+    for file in files:
+        with suppress(OSError):
+            status = Path(file).stat()
+            found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
+
+
+def check_replaceable(path: Path, sources: frozenset[Identity]) -> None:
+    """Raise `SinkError` when `path` is one of the files that the run reads, whatever name it has there."""
+    if not sources.isdisjoint(identities([path])):
+        raise SinkError(f"{name_of(path)} is the source itself: name another place")
 
 
 def make_folder(folder: Path, name: str) -> None:
@@ -107,7 +144,7 @@ def failed(name: str, error: OSError) -> SinkError:
     return SinkError(f"cannot write {name}: {describe(error)}")
 
 
-def frames_and_size(name: str, frames: int, size_bytes: int) -> str:
-    """Return the summary of a finished file, as `out/demo.mp4: 200 frames, 2.1 MB`."""
+def frames_and_size(name: str, frames: int, size_bytes: int, *, broken_off: bool = False) -> str:
+    """Return the summary of a file, as `out/demo.mp4: 200 frames, 2.1 MB`, or `out/demo.mp4: broken off after ...`."""
     size = f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
-    return f"{name}: {frames} {'frame' if frames == 1 else 'frames'}, {size}"
+    return f"{name}: {'broken off after ' if broken_off else ''}{frames} {'frame' if frames == 1 else 'frames'}, {size}"

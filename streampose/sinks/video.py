@@ -15,6 +15,7 @@ import cv2  # before av, else windows hang: see window.py
 # isort: split
 import av
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
@@ -59,8 +60,55 @@ _BT601 = _Colours(Colorspace.SMPTE170M, 6)
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 """Without it the conversion darkens the picture by half a level."""
 
+MAX_SIDE = 16384
+"""Pixels: x264's limit."""
+
 _FAILURES = (av.FFmpegError, OSError, ValueError)
 """What PyAV raises: `av.FFmpegError`, of which some are OSErrors, and ValueError for a value it refuses itself."""
+
+
+class Canvas:
+    """Brings every picture to one size and to what H.264 takes: 4:2:0, BT.709 or BT.601 by height, limited range.
+
+    An odd width or height grows by one, the last column or row repeated (4:2:0 has only even ones); a picture of
+    another size is fitted in with black borders.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        """Take the size of the first picture, in pixels. Raises `ValueError` for one that x264 does not take."""
+        if max(width, height) > MAX_SIDE:
+            raise ValueError(f"{width} x {height} pixels are too many: H.264 takes at most {MAX_SIDE} a side")
+        self._width, self._height = width, height
+        self.width, self.height = width + width % 2, height + height % 2
+        """What the encoder is given."""
+        self._colours = _BT709 if height >= HD_LINES else _BT601
+        self._reformatter = VideoReformatter()
+
+    def set_up(self, encoder: VideoCodecContext) -> None:
+        """Tell `encoder`, before it is opened, what its frames will be."""
+        encoder.width, encoder.height = self.width, self.height
+        encoder.pix_fmt = "yuv420p"
+        encoder.colorspace = encoder.color_primaries = encoder.color_trc = self._colours.tag
+
+    def frame(self, picture: Image) -> av.VideoFrame:
+        """Return the (H, W, 3) uint8 BGR `picture` as a frame for the encoder, without a time."""
+        if picture.shape[:2] != (self._height, self._width):
+            picture = letterboxed(picture, self._width, self._height)
+        odd_lines, odd_columns = self._height % 2, self._width % 2
+        if odd_lines or odd_columns:
+            picture = np.pad(picture, ((0, odd_lines), (0, odd_columns), (0, 0)), mode="edge")
+        return self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24"),
+            format="yuv420p",
+            dst_colorspace=self._colours.space,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=_EXACT,
+        )
+
+
+def frame_rate(fps: float | None) -> Fraction:
+    """Return the rate to name to an encoder; the timestamps say what is shown when."""
+    return Fraction(fps).limit_denominator(1001) if fps else USUAL_RATE  # NTSC's rates are n/1001
 
 
 class VideoFileSink(Sink):
@@ -123,13 +171,16 @@ class VideoFileSink(Sink):
                 file.close()
         except _FAILURES as error:
             if not self._failed:  # else `write` has raised the cause
+                self._failed = True
                 raise _failed(self.text, error) from error
         finally:
             self._size_bytes = settle(self._path)
 
     def summary(self) -> str | None:
         """Name, frames and size; None before the first frame."""
-        return frames_and_size(self.text, self._frames, self._size_bytes) if self._frames else None
+        if not self._frames:
+            return None
+        return frames_and_size(self.text, self._frames, self._size_bytes, broken_off=self._failed)
 
 
 def _failed(name: str, error: Exception) -> SinkError:
@@ -140,19 +191,19 @@ class _VideoFile:
     """A started container with its encoder and its sound; raises what PyAV raises, one of `_FAILURES`."""
 
     def __init__(self, path: Path, picture: Image, source: SourceInfo) -> None:
-        self._height, self._width = picture.shape[:2]
+        height, width = picture.shape[:2]
+        self._canvas = Canvas(width, height)
         self._time_base = source.time_base
         self._frame_s = 1 / source.fps if source.fps else 0.0
         self._last_pts: int | None = None
         self._end_s = 0.0
-        self._colours = _BT709 if self._height >= HD_LINES else _BT601
-        self._reformatter = VideoReformatter()
         format_name = VIDEO_FORMATS[path.suffix.lower()]
         # The prefix keeps FFmpeg from reading a colon in a name as a protocol.
         self._container = av.open(
             f"file:{path}", "w", format=format_name, options=_options(format_name, source.time_base)
         )
         self._encoder = self._add_encoder(source.fps)
+        self._encoder.codec_context.sample_aspect_ratio = source.pixel_aspect
         self._sound = None if source.path is None else Sound(source.path, self._container, name_of(path))
         self._container.start_encoding()
 
@@ -165,7 +216,7 @@ class _VideoFile:
             pts = max(pts, self._last_pts + 1)  # the muxer refuses a time that does not grow
         self._last_pts = pts
         self._end_s = float(pts * self._time_base) + self._frame_s
-        frame = self._frame(picture)
+        frame = self._canvas.frame(picture)
         frame.pts = pts
         frame.time_base = self._time_base
         self._container.mux(self._encoder.encode(frame))
@@ -185,31 +236,12 @@ class _VideoFile:
                 self._sound.close()
 
     def _add_encoder(self, fps: float | None) -> VideoStream:
-        # For the rate control and the keyframes; the timestamps say what is shown when. NTSC's rates are n/1001.
-        rate = Fraction(fps).limit_denominator(1001) if fps else USUAL_RATE
+        rate = frame_rate(fps)  # for the rate control and the keyframes
         keyframe_every = min(max(MIN_FRAGMENT_FRAMES, round(FRAGMENT_S * rate)), MAX_FRAGMENT_FRAMES)
         stream = self._container.add_stream("libx264", rate=rate, options=ENCODER | {"g": str(keyframe_every)})
-        stream.width = self._width + self._width % 2
-        stream.height = self._height + self._height % 2
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.time_base = self._time_base
-        context.colorspace = context.color_primaries = context.color_trc = self._colours.tag
+        self._canvas.set_up(stream.codec_context)
+        stream.codec_context.time_base = self._time_base
         return stream
-
-    def _frame(self, picture: Image) -> av.VideoFrame:
-        if picture.shape[:2] != (self._height, self._width):
-            picture = _letterboxed(picture, self._width, self._height)
-        odd_lines, odd_columns = self._height % 2, self._width % 2
-        if odd_lines or odd_columns:
-            picture = np.pad(picture, ((0, odd_lines), (0, odd_columns), (0, 0)), mode="edge")
-        return self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24"),
-            format="yuv420p",
-            dst_colorspace=self._colours.space,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=_EXACT,
-        )
 
 
 def _options(format_name: str, time_base: Fraction) -> dict[str, str]:
@@ -229,7 +261,8 @@ def _options(format_name: str, time_base: Fraction) -> dict[str, str]:
     }
 
 
-def _letterboxed(picture: Image, width: int, height: int) -> Image:
+def letterboxed(picture: Image, width: int, height: int) -> Image:
+    """Return the (H, W, 3) uint8 BGR `picture` fitted into `width` x `height` pixels, with black borders."""
     scale = min(width / picture.shape[1], height / picture.shape[0])
     inner_width, inner_height = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     left, top = (width - inner_width) // 2, (height - inner_height) // 2

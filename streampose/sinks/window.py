@@ -5,6 +5,7 @@ Knows OpenCV's windows and their quirks; every call has to come from the main th
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import time
 from contextlib import suppress
 
 import cv2
+import numpy as np
 
 from streampose.errors import SinkError, describe
 from streampose.frames import Image, Result, RunInfo
 from streampose.sinks import Sink
+from streampose.sinks.video import letterboxed
 
 MAX_WIDTH, MAX_HEIGHT = 1280, 800
 """Pixels a window takes at first; OpenCV does not say how large the screen is, and this fits a laptop's."""
@@ -40,6 +43,7 @@ class WindowSink(Sink):
     """
 
     on_main_thread = True
+    quits_run = True
 
     def __init__(self, title: str) -> None:
         """Find out whether a window can be had. Raises `SinkError`."""
@@ -65,6 +69,10 @@ class WindowSink(Sink):
             return self._show(picture, result.frame.pts_s, self._run)
         except cv2.error as error:
             raise SinkError(f"the window failed: {describe(error)}; {_INSTEAD}") from error
+
+    def idle(self) -> bool | None:
+        """Answer keys and the close button while no frame comes; False when the user quits."""
+        return None if not self._is_shown or self._stay_until(0.0) else False
 
     def interrupt(self) -> None:
         """Wait for nothing any more."""
@@ -114,6 +122,61 @@ class WindowSink(Sink):
             return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
         except cv2.error:  # Qt's answer for a window that the user has closed
             return False
+
+
+class GridCellSink(WindowSink):
+    """One source's cell of a window that several sources share; for the rest it is a window.
+
+    The window is redrawn when any cell has a new picture. A recording in it is not paced: its cell shows what comes.
+    """
+
+    def __init__(self, title: str, grid: Grid) -> None:
+        """Take the next free cell of `grid`. Raises `SinkError`."""
+        super().__init__(title)
+        self._grid = grid
+        self._cell = grid.take_cell()
+
+    def _show(self, picture: Image, pts_s: float, run: RunInfo) -> bool | None:  # noqa: ARG002 - it is not paced
+        canvas = self._grid.put(self._cell, picture, run.source.source_id)
+        if not self._is_shown:
+            self._grid.show_window(self._title)
+            self._is_shown = True
+        cv2.imshow(self._title, canvas)
+        return None if self._stay_until(0.0) else False
+
+
+class Grid:
+    """The picture of a window whose cells belong to several sources; used from the main thread."""
+
+    def __init__(self, count: int) -> None:
+        """A grid for `count` cells, as square as it can be."""
+        self.columns = math.ceil(math.sqrt(count))
+        self.rows = math.ceil(count / self.columns)
+        self._taken = 0
+        self._is_shown = False
+        self._cell_width, self._cell_height = MAX_WIDTH // self.columns, MAX_HEIGHT // self.rows
+        self._canvas = np.zeros((self._cell_height * self.rows, self._cell_width * self.columns, 3), np.uint8)
+
+    def take_cell(self) -> int:
+        """Return the number of a cell that nobody has."""
+        self._taken += 1
+        return self._taken - 1
+
+    def put(self, cell: int, picture: Image, label: str) -> Image:
+        """Fit `picture` into its cell with its label and return the whole, (H, W, 3) uint8 BGR."""
+        row, column = divmod(cell, self.columns)
+        top, left = row * self._cell_height, column * self._cell_width
+        place = self._canvas[top : top + self._cell_height, left : left + self._cell_width]
+        place[:] = letterboxed(picture, self._cell_width, self._cell_height)
+        for color, thickness in ((0, 0, 0), 3), ((255, 255, 255), 1):
+            cv2.putText(place, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thickness, cv2.LINE_AA)
+        return self._canvas
+
+    def show_window(self, title: str) -> None:
+        """Open the window, once for all cells."""
+        if not self._is_shown:
+            self._is_shown = True
+            _open_window(title, self._canvas)
 
 
 def _open_window(title: str, picture: Image) -> None:

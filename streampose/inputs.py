@@ -1,0 +1,46 @@
+"""One source of a run with what is its own, as values: opens nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from streampose.sinks import Sink
+
+_NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<source>.+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One source of a run."""
+
+    source: str | os.PathLike[str]
+    """As `streampose.sources.open_source` takes it."""
+    name: str | None = None
+    """Its `source_id`: what frames and data carry and `{source}` in a sink stands for; None makes one from the text."""
+    to: Sequence[str | os.PathLike[str] | Sink] | None = None
+    """Its own sinks; None takes those of the run."""
+    give_up_after_s: float | None = None
+    """A live source: give up when it has not been there for so long; 0 fails on the first attempt. None: never, but a
+    run's only source fails on the first attempt."""
+    freshness_s: float = 0.5
+    """A live source: frames that are older are skipped."""
+    rtsp_transport: str = "tcp"
+    """`tcp` or `udp`."""
+    size: str | None = None
+    """A camera's picture, as `1280x720`; None leaves it to the camera."""
+    fps: float | None = None
+    """A camera's rate; None leaves it to the camera."""
+    input_format: str | None = None
+    """A camera's pixel or codec format, as `mjpeg`; None leaves it to the camera."""
+
+
+def parse_input(text: str) -> tuple[str | None, str]:
+    """Split `NAME=SOURCE` into both; a text without a name, or that is a file's, has None."""
+    match = _NAMED.fullmatch(text)
+    if match is None or Path(text).exists():
+        return None, text
+    return match["name"], match["source"]

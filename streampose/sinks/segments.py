@@ -1,0 +1,118 @@
+"""A recording without an end, in files of a bounded length. Knows names and cuts, nothing of video."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+from streampose.errors import UsageError
+from streampose.frames import Result, RunInfo
+from streampose.sinks import Sink
+from streampose.sinks.target import check_folder, make_folder, name_of
+from streampose.sinks.video import VideoFileSink
+
+TIME_FORMAT = "%Y%m%d-%H%M%S"
+"""Of `{time}`, in UTC: names sort by time, and no hour comes twice in autumn."""
+
+_ROUNDING = 1e-6
+"""Times are floats: 1.2 s is the third multiple of 0.4 s, though 1.2 / 0.4 is below 3."""
+
+
+class SegmentsSink(Sink):
+    """Video files that follow each other without losing a frame, each playable by itself, from time 0 on.
+
+    In their names `{source}` is the source's id and `{time}` the time of the machine's clock, in UTC, at the file's
+    first frame. A file that exists is never replaced: the new one gets a number, `-2` and so on. Sound is not copied.
+    A killed run loses the last seconds of the last file; see `VideoFileSink`.
+    """
+
+    def __init__(self, template: Path, *, segment_s: float | None = None) -> None:
+        """Check `template`, whose ending is one of `VIDEO_FORMATS`.
+
+        Args:
+            template: the files' path.
+            segment_s: a new file begins with the first frame at or behind each multiple of so many seconds since the
+                first one; None: one file holds all.
+
+        Raises:
+            UsageError, SinkError: no file can come there.
+        """
+        super().__init__(name_of(template))
+        if segment_s is not None and not (math.isfinite(segment_s) and segment_s > 0):
+            raise UsageError(f"a segment of {segment_s:g} s: give a number of seconds above 0")
+        check_folder(template.parent, self.text)
+        self._template = str(template)
+        self._segment_s = segment_s
+        self._run: RunInfo | None = None
+        self._file: VideoFileSink | None = None
+        self._path = template
+        self._first_pts_s: float | None = None
+        self._start_pts_s = 0.0
+        self._number = 0
+        """Of the present segment, in multiples of `segment_s`: those without a frame have no file."""
+        self._segments = 0
+        self._frames = 0
+        self._size_bytes = 0
+
+    def open(self, run: RunInfo) -> None:
+        """Create the folder. Raises `SinkError`."""
+        self._template = self._template.replace("{source}", run.source.source_id)
+        self._run = replace(run, source=replace(run.source, path=None))
+        make_folder(self._path_at(datetime.now(UTC)).parent, self.text)
+
+    def write(self, result: Result) -> None:
+        """Encode one frame, into a new file where its time has come. Raises `SinkError`."""
+        pts_s = result.frame.pts_s
+        number = self._number_of(pts_s)
+        if self._file is None or number != self._number:
+            self._finish_file()
+            self._begin_file(pts_s)
+            self._number = number
+        assert self._file is not None
+        self._file.write(replace(result, frame=replace(result.frame, pts_s=pts_s - self._start_pts_s)))
+        self._frames += 1
+
+    def close(self) -> None:
+        """Finish the last file. Raises `SinkError`."""
+        self._finish_file()
+
+    def status(self) -> dict[str, int | float | str]:
+        """Return the number of `segments` begun, and the `file` of the present one."""
+        return {"segments": self._segments, "file": name_of(self._path) if self._segments else ""}
+
+    def summary(self) -> str | None:
+        """Folder, files, frames and size; None before the first frame."""
+        if not self._segments:
+            return None
+        files = f"{self._segments} {'segment' if self._segments == 1 else 'segments'}"
+        return f"{name_of(self._path.parent)}: {files}, {self._frames} frames, {self._size_bytes / 1e6:.1f} MB"
+
+    def _number_of(self, pts_s: float) -> int:
+        if self._first_pts_s is None:
+            self._first_pts_s = pts_s
+        if self._segment_s is None:
+            return 0
+        return math.floor((pts_s - self._first_pts_s) / self._segment_s + _ROUNDING)
+
+    def _begin_file(self, pts_s: float) -> None:
+        path = first = self._path_at(datetime.now(UTC))
+        numbers = count(2)
+        while path.exists():
+            path = first.with_name(f"{first.stem}-{next(numbers)}{first.suffix}")
+        self._file, self._path, self._start_pts_s = VideoFileSink(path), path, pts_s
+        if self._run is not None:  # else the file says that it is not open
+            self._file.open(self._run)
+        self._segments += 1
+
+    def _finish_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+            if self._path.exists():
+                self._size_bytes += self._path.stat().st_size
+
+    def _path_at(self, now: datetime) -> Path:
+        return Path(self._template.replace("{time}", now.strftime(TIME_FORMAT)))

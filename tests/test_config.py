@@ -1,0 +1,89 @@
+"""A TOML file of sources: what it may say, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import streampose
+from streampose.config import _RUN_KEYS, _SOURCE_KEYS, read_config
+from streampose.errors import UsageError
+from streampose.inputs import Input, parse_input
+
+GOOD = """
+detector = "PekingU/rtdetr_r50vd_coco_o365"
+to = ["{source}.jsonl"]
+box_threshold = 1
+boxes = true
+
+[sources.door]
+source = "rtsp://user:p@ss@10.0.0.7/stream"
+rtsp_transport = "udp"
+
+[sources.hall]
+source = "/dev/video2"
+size = "1280x720"
+to = ["hall.mkv"]
+"""
+
+
+def test_sources_and_arguments(tmp_path: Path) -> None:
+    path = tmp_path / "cameras.toml"
+    path.write_text(GOOD)
+    inputs, values = read_config(path)
+    assert inputs == [
+        Input("rtsp://user:p@ss@10.0.0.7/stream", "door", rtsp_transport="udp"),
+        Input("/dev/video2", "hall", ["hall.mkv"], size="1280x720"),
+    ]
+    assert values == {
+        "detector": "PekingU/rtdetr_r50vd_coco_o365",
+        "to": ["{source}.jsonl"],
+        "box_threshold": 1,
+        "boxes": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no sources"),
+        ("sources = 3", "no sources"),
+        ("[sources]\ndoor = 'rtsp://h/1'", r"\[sources.door\]"),
+        ("[sources.door]\nto = ['null']", "names no source"),
+        ("[sources.door]\nsource = 7", "sources.door.source is a text"),
+        ("[sources.door]\nsource = 'x'\nrtsp_transprot = 'udp'", "sources.door.rtsp_transprot: did you mean rtsp_tra"),
+        ("detecter = 'x'\n[sources.door]\nsource = 'x'", "detecter: did you mean detector"),
+        ("boxes = 1\n[sources.door]\nsource = 'x'", "boxes is true or false"),
+        ("max_people = true\n[sources.door]\nsource = 'x'", "max_people is a whole number"),
+        ("to = 'null'\n[sources.door]\nsource = 'x'", "to is a list of texts"),
+        ("[sources.door]\nsource = 'x'\nfps = '30'", "sources.door.fps is a number"),
+        ("this is no TOML", "no TOML"),
+    ],
+)
+def test_a_wrong_file_names_its_key(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "cameras.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=says):
+        read_config(path)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*cameras\.toml"):
+        read_config(tmp_path / "cameras.toml")
+
+
+def test_every_key_is_an_argument_of_the_program() -> None:
+    assert {*_SOURCE_KEYS, "name"} == {field.name for field in fields(Input)}
+    assert set(_RUN_KEYS) <= set(inspect.signature(streampose.stream).parameters)
+
+
+def test_names_before_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_input("cam1=rtsp://host/1?a=b") == ("cam1", "rtsp://host/1?a=b")
+    assert parse_input("rtsp://host/1?a=b") == (None, "rtsp://host/1?a=b")
+    assert parse_input("clip.mp4") == (None, "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b").touch()
+    assert parse_input("a=b") == (None, "a=b")

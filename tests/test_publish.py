@@ -1,0 +1,614 @@
+"""Publishing against real servers that die, hang and return, watched by a player in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+
+# isort: split
+import av
+import numpy as np
+import psutil
+import pytest
+
+from streampose.errors import SinkError, UsageError
+from streampose.frames import Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
+from streampose.sinks import publisher
+from streampose.sinks.open import fill_in, open_sink
+from streampose.sinks.publish import KEYFRAME_EVERY_S, NO_SIGNAL_AFTER_S, PublishSink, Timeline, no_signal
+from tests.clips import numbered_image, read_number
+from tests.servers import NUMBERS, RtmpServer, RtspServer, age_s, free_port
+
+FPS = 25
+SIZE = (320, 240)
+SKELETON = Skeleton(("nose",), (), ())
+
+
+def run_info(*, is_live: bool = True, fps: float | None = FPS, size: tuple[int, int] = SIZE) -> RunInfo:
+    source = SourceInfo("cam", "cam", *size, fps, Fraction(1, 90_000), None, is_live)
+    return RunInfo(source, SKELETON, {})
+
+
+def result(pts_s: float, picture: Image) -> Result:
+    return Result(Frame("cam", 0, pts_s, time.monotonic(), picture), People.none(1), SKELETON, picture)
+
+
+def wait_until(what: Callable[[], object], within_s: float = 10.0) -> float:
+    """Return after how many seconds `what` was true."""
+    began_s = time.monotonic()
+    while not what():
+        assert time.monotonic() - began_s < within_s, "it never happened"
+        time.sleep(0.02)
+    return time.monotonic() - began_s
+
+
+def children() -> list[psutil.Process]:
+    """The publishing processes of this one."""
+    return [child for child in psutil.Process().children() if "publisher.py" in " ".join(child.cmdline())]
+
+
+class Camera:
+    """A thread that writes pictures, numbered with the machine's time, to a sink as the pipeline's thread would."""
+
+    def __init__(self, sink: PublishSink, size: tuple[int, int] = SIZE, grain: int = 0) -> None:
+        self.sink = sink
+        self.size = size
+        self.away = threading.Event()
+        self.written = 0
+        self.longest_write_s = 0.0
+        noise = np.random.default_rng(0).integers(-grain, grain + 1, (4, size[1], size[0], 3), dtype=np.int16)
+        self._noise = noise if grain else None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="streampose test camera")
+
+    def __enter__(self) -> Camera:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def _work(self) -> None:
+        tick = int(time.monotonic() * FPS)
+        next_idle_s = 0.0
+        while not self._stop.wait(max(0.0, (tick + 1) / FPS - time.monotonic())):
+            tick = int(time.monotonic() * FPS)
+            began_s = time.monotonic()
+            if not self.away.is_set():
+                picture = numbered_image(tick % NUMBERS, self.size)
+                if self._noise is not None:
+                    picture = (picture + self._noise[tick % 4]).clip(0, 255).astype(np.uint8)
+                self.sink.write(result(tick / FPS, picture))
+                self.written += 1
+                next_idle_s = time.monotonic() + 0.5
+            elif began_s >= next_idle_s:
+                self.sink.idle()
+                next_idle_s = began_s + 0.5
+            self.longest_write_s = max(self.longest_write_s, time.monotonic() - began_s)
+
+
+class Shown(NamedTuple):
+    at_s: float
+    """`time.monotonic()`, one clock for all processes of a machine."""
+    pts_s: float
+    number: int | None
+    """None: no number can be read."""
+    brightness: float
+    size: tuple[int, int]
+    is_key: bool
+
+
+class Player:
+    """Plays an address in a process of its own until it ends or is told to stop."""
+
+    PROGRAM = textwrap.dedent("""
+        import json, sys, time
+        import av
+        from tests.clips import read_number
+
+        options = {"fflags": "nobuffer", "probesize": "4096", "analyzeduration": "100000"}
+        with av.open(sys.argv[1], options=options, timeout=(10, 20)) as container:
+            for frame in container.decode(video=0):
+                image = frame.to_ndarray(format="bgr24")
+                try:
+                    number = read_number(image)
+                except ValueError:
+                    number = None
+                size = [frame.width, frame.height]
+                shown = [time.monotonic(), frame.time, number, float(image.mean()), size, frame.key_frame]
+                print(json.dumps(shown), flush=True)
+    """)
+
+    def __init__(self, url: str) -> None:
+        self.shown: list[Shown] = []
+        self._process = subprocess.Popen([sys.executable, "-c", self.PROGRAM, url], stdout=subprocess.PIPE)
+        self._thread = threading.Thread(target=self._read, name="streampose test player")
+        self._thread.start()
+
+    @property
+    def playing(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for(self, what: Callable[[Shown], bool], within_s: float = 10.0) -> Shown:
+        """Wait for a picture, from the next one on."""
+        known = len(self.shown)
+        wait_until(lambda: any(what(shown) for shown in self.shown[known:]), within_s)
+        return next(shown for shown in self.shown[known:] if what(shown))
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                at_s, pts_s, number, brightness, size, is_key = json.loads(line)
+                self.shown.append(Shown(at_s, pts_s, number, brightness, tuple(size), is_key))
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._thread.join(5)
+
+
+@pytest.fixture
+def rtmp(tmp_path: Path) -> Iterator[RtmpServer]:
+    with RtmpServer(tmp_path / "rtmp") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No child process and no file descriptor is left behind."""
+    before = psutil.Process().num_fds()
+    yield
+    assert not children()
+    assert psutil.Process().num_fds() <= before
+
+
+def opened(url: str, run: RunInfo | None = None, **options: Any) -> PublishSink:
+    sink = open_sink(url, **options)
+    assert isinstance(sink, PublishSink)
+    sink.open(run or run_info())
+    return sink
+
+
+def is_fresh(shown: Shown) -> bool:
+    """Whether the picture was made within the last second before it was shown."""
+    return shown.number is not None and (shown.at_s * FPS - shown.number) % NUMBERS < FPS
+
+
+# --- RTMP ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_player_sees_every_picture_in_order_and_at_once(rtmp: RtmpServer) -> None:
+    with opened(rtmp.url("cam")) as sink, Camera(sink) as camera:
+        wait_until(lambda: sink.status()["published"])
+        with Player(rtmp.url("cam")) as player:
+            wait_until(lambda: len(player.shown) > 2 * FPS)
+            shown = player.shown[5:]  # the first ones waited in the server
+            numbers = [picture.number for picture in shown]
+            assert None not in numbers
+            assert numbers == sorted(set(numbers)), "in order, none twice"
+            assert len(numbers) >= 0.9 * (numbers[-1] - numbers[0] + 1)
+            ages_s = sorted(age_s(picture.number or 0, FPS) - (time.monotonic() - picture.at_s) for picture in shown)
+            assert ages_s[len(ages_s) // 2] < 0.25
+            for one, other in pairwise(shown):
+                assert other.pts_s - one.pts_s == pytest.approx((other.number - one.number) / FPS, abs=0.002)
+    status = sink.status()
+    assert status["connections"] == 1
+    assert status["published"] + status["dropped"] == camera.written
+    assert status["repeated"] == 0
+    assert status["dropped"] <= FPS
+    assert sink.summary() == f"{sink.text}: {status['published']} frames published" + (
+        f", {status['dropped']} dropped without a connection" if status["dropped"] else ""
+    )
+
+
+def test_a_killed_server_is_published_to_again_within_two_seconds(
+    rtmp: RtmpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(rtmp.url("cam")) as sink, Camera(sink) as camera:
+        for outage in (1, 2):
+            wait_until(lambda: "cam" in rtmp.streams() and rtmp.streams()["cam"]["bytes_in"] > 0)
+            rtmp.kill()
+            wait_until(lambda: str(sink.status()["state"]).startswith("no connection"))
+            dropped = int(sink.status()["dropped"])
+            time.sleep(1.5)
+            assert int(sink.status()["dropped"]) >= dropped + FPS
+            rtmp.start()
+            connections = outage + 1
+            assert wait_until(lambda: sink.status()["connections"] == connections) < 2.0  # noqa: B023 - called here
+        with Player(rtmp.url("cam")) as player:
+            player.wait_for(is_fresh)
+    status = sink.status()
+    assert status["published"] + status["dropped"] == camera.written
+    assert camera.longest_write_s < 1.0
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert all("trying again" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("grain", [0, 60], ids=["few bytes, which the system keeps", "more than it keeps"])
+def test_a_hung_server_gets_fresh_pictures_when_it_goes_on(rtmp: RtmpServer, grain: int) -> None:
+    with opened(rtmp.url("cam")) as sink, Camera(sink, (1280, 720) if grain else SIZE, grain=grain) as camera:
+        wait_until(lambda: int(sink.status()["published"]) > FPS)
+        rtmp.pause()
+        time.sleep(6.0 if grain else 4.0)
+        assert (sink.status()["state"] == "publishing") == (grain == 0)
+        rtmp.resume()
+        assert wait_until(lambda: sink.status()["state"] == "publishing") < 2.0
+        with Player(rtmp.url("cam")) as player:
+            player.wait_for(is_fresh, within_s=5.0)
+    status = sink.status()
+    assert status["published"] + status["dropped"] == camera.written
+    assert camera.longest_write_s < 4.5
+
+
+def test_players_stay_while_the_source_is_away_and_see_that_it_is(rtmp: RtmpServer) -> None:
+    with opened(rtmp.url("cam")) as sink, Camera(sink) as camera:
+        wait_until(lambda: sink.status()["published"])
+        with Player(rtmp.url("cam")) as player:
+            bright = player.wait_for(is_fresh).brightness
+            camera.away.set()
+            dark = player.wait_for(lambda shown: shown.brightness < bright / 2)
+            player.wait_for(lambda shown: shown.pts_s > dark.pts_s + 3.0)
+            camera.away.clear()
+            back = player.wait_for(is_fresh)
+            assert back.brightness == pytest.approx(bright, abs=20)
+            player.wait_for(is_fresh)
+            assert player.playing
+            times_s = [shown.pts_s for shown in player.shown]
+            assert times_s == sorted(set(times_s))
+            keyframes_s = [shown.pts_s for shown in player.shown if shown.is_key]
+            assert len(keyframes_s) >= 3
+            assert max(np.diff(keyframes_s)) <= KEYFRAME_EVERY_S + 0.6, "also while its pictures are repeated"
+            away = [shown for shown in player.shown if dark.at_s <= shown.at_s < back.at_s]
+            assert all(shown.brightness < bright / 2 for shown in away), "the mark stays until a frame comes"
+            assert back.pts_s - dark.pts_s == pytest.approx(back.at_s - dark.at_s, abs=0.5)
+    status = sink.status()
+    assert status["published"] + status["dropped"] == camera.written
+    assert int(status["repeated"]) >= 4
+
+
+def test_frames_of_another_size_are_fitted_into_the_first_one(rtmp: RtmpServer) -> None:
+    with opened(rtmp.url("cam")) as sink, Camera(sink, (319, 239)) as camera:
+        wait_until(lambda: sink.status()["published"])
+        with Player(rtmp.url("cam")) as player:
+            player.wait_for(is_fresh)
+            camera.size = (640, 480)
+            player.wait_for(lambda shown: age_s(shown.number or 0, FPS) < 0.5)
+            camera.size = (100, 300)
+            player.wait_for(lambda shown: shown.brightness < 60, within_s=5)
+            assert {shown.size for shown in player.shown} == {(320, 240)}
+
+
+def test_a_name_in_use_is_asked_for_again_until_it_is_free(rtmp: RtmpServer) -> None:
+    with opened(rtmp.url("cam")) as first:
+        with Camera(first):
+            wait_until(lambda: first.status()["published"])
+        with opened(rtmp.url("cam")) as second, Camera(second):
+            wait_until(lambda: "already publishing" in str(second.status()["state"]).lower())
+            first.close()
+            wait_until(lambda: second.status()["state"] == "publishing")
+
+
+# --- servers that are not there --------------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_is_retried_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    with opened(f"rtmp://user:p@ss/w%rd@127.0.0.1:{port}/live/cam?token=t0p") as sink, Camera(sink) as camera:
+        wait_until(lambda: "connection refused" in str(sink.status()["state"]))
+        time.sleep(1.2)
+        said = json.dumps([sink.status(), sink.summary(), sink.text, caplog.text, repr(sink)])
+    assert not any(secret in said for secret in ("user", "p@ss", "ss/w", "rd@", "t0p"))
+    assert sink.status()["dropped"] == camera.written
+    assert camera.longest_write_s < 0.5
+    assert caplog.text.count("connection refused") == 1
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_the_only_sink_can_fail_fast_with_the_reason(is_live: bool) -> None:
+    sink = opened(f"rtmp://user:secret@127.0.0.1:{free_port()}/live/cam", run_info(is_live=is_live), give_up_after_s=0)
+
+    def write() -> None:
+        for index in range(500):
+            sink.write(result(index / FPS, numbered_image(index)))
+            time.sleep(0.01)
+
+    with sink, pytest.raises(SinkError) as caught:
+        write()
+    assert str(caught.value) == f"cannot publish to {sink.text}: connection refused"
+    assert "secret" not in sink.text
+
+
+def test_a_connection_that_was_there_once_is_never_given_up(rtmp: RtmpServer) -> None:
+    with opened(rtmp.url("cam"), give_up_after_s=0) as sink, Camera(sink):
+        wait_until(lambda: sink.status()["published"])
+        rtmp.kill()
+        wait_until(lambda: str(sink.status()["state"]).startswith("no connection"))
+        rtmp.start()
+        wait_until(lambda: sink.status()["connections"] == 2)
+
+
+def test_a_server_that_says_no_is_not_pestered() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        with opened(f"rtmp://127.0.0.1:{server.getsockname()[1]}/live/cam") as sink, Camera(sink):
+            times_s: list[float] = []
+            began_s = time.monotonic()
+            while time.monotonic() - began_s < 4.5:
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                connection.close()
+                times_s.append(time.monotonic())
+            assert "closed the connection" in str(sink.status()["state"])
+    pauses_s = np.diff(times_s)
+    assert len(pauses_s) == 3
+    assert pauses_s[0] == pytest.approx(0.5, abs=0.4)
+    assert pauses_s[1] == pytest.approx(1.0, abs=0.4)
+    assert pauses_s[2] == pytest.approx(2.0, abs=0.4)
+
+
+def test_a_black_hole_holds_up_neither_write_nor_close_nor_the_interpreter() -> None:
+    beats_s: list[float] = []
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.is_set():
+            beats_s.append(time.monotonic())
+            time.sleep(0.005)
+
+    heart = threading.Thread(target=beat, name="streampose test heart")
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        sink = opened(f"rtmp://127.0.0.1:{hole.getsockname()[1]}/live/cam")
+        heart.start()
+        with Camera(sink) as camera:
+            time.sleep(2.0)
+            assert sink.status()["state"] == "connecting"
+        began_s = time.monotonic()
+        sink.close()
+        sink.close()
+        closed_s = time.monotonic() - began_s
+        stop.set()
+        heart.join()
+    assert closed_s < 0.5
+    assert camera.longest_write_s < 0.3
+    assert max(np.diff(beats_s)) < 0.3
+
+
+def test_a_try_that_nobody_answers_is_ended_and_repeated() -> None:
+    hole = socket.create_server(("127.0.0.1", 0))
+    url = f"rtsp://127.0.0.1:{hole.getsockname()[1]}/cam"
+    with hole, opened(url) as sink, Camera(sink):
+        assert wait_until(lambda: "does not answer" in str(sink.status()["state"])) < publisher.CONNECT_WITHIN_S + 1.5
+        hole.settimeout(2.0)
+        for _ in ("the first try", "the next one"):
+            connection, _ = hole.accept()
+            connection.close()
+
+
+def test_close_on_a_hung_server_is_bounded(rtmp: RtmpServer) -> None:
+    sink = opened(rtmp.url("cam"))
+    with Camera(sink, (640, 480), grain=60) as camera:
+        wait_until(lambda: sink.status()["published"])
+        rtmp.pause()
+        written = -1
+        while written != camera.written:  # until a write waits for the server
+            written = camera.written
+            time.sleep(0.4)
+        began_s = time.monotonic()
+        sink.interrupt()
+    sink.close()
+    assert time.monotonic() - began_s < 5.0
+    status = sink.status()
+    assert status["published"] + status["dropped"] == camera.written
+
+
+# --- RTSP ------------------------------------------------------------------------------------------------------------
+
+
+def recorded_numbers(path: Path) -> list[tuple[float, int]]:
+    """Times and numbers in a server's recording, up to a last picture that it may have cut off."""
+    shown = []
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        for place, packet in enumerate(packets):
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError:
+                assert place == len(packets) - 1
+                continue
+            shown += [(float(frame.time or 0), read_number(frame.to_ndarray(format="bgr24"))) for frame in frames]
+        flushed = container.streams.video[0].codec_context.decode(None)
+        shown += [(float(frame.time or 0), read_number(frame.to_ndarray(format="bgr24"))) for frame in flushed]
+    return shown
+
+
+@pytest.mark.parametrize("digest", [False, True], ids=["basic", "digest"])
+def test_a_recording_arrives_whole_at_an_rtsp_server_and_at_its_own_pace(tmp_path: Path, digest: bool) -> None:
+    frames = 40
+    with RtspServer(tmp_path, user="me", password="p/s@5%", digest=digest) as server:
+        began_s = time.monotonic()
+        with opened(server.url("record", "me:p/s@5%"), run_info(is_live=False), give_up_after_s=0) as sink:
+            for index in range(frames):
+                sink.write(result(100 + index / FPS, numbered_image(index, SIZE)))
+            elapsed_s = time.monotonic() - began_s
+            sink.interrupt()  # from here on nothing waits, so that much is under way when it is closed
+            for index in range(frames, 2 * frames):
+                sink.write(result(100 + index / FPS, numbered_image(index, SIZE)))
+        wait_until(lambda: [path for path in server.recordings() if path.stat().st_size])
+        time.sleep(0.5)
+        (recording,) = server.recordings()
+        shown = recorded_numbers(recording)
+    assert sink.status()["published"] == 2 * frames
+    assert elapsed_s >= (frames - 1) / FPS
+    numbers = [number for _, number in shown]
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert numbers[0] <= 5, "the server itself may need some pictures to begin"
+    assert numbers[-1] >= 2 * frames - 2, "nor does it always keep the last one before the end"
+    paced_s = [at_s for at_s, number in shown if number < frames]  # the server notes when a picture came
+    assert paced_s[-1] - paced_s[0] == pytest.approx((len(paced_s) - 1) / FPS, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "userinfo", "reason"), [("record", "me:wrong", "401 Unauthorized"), ("nothing", "me:secret", "404")]
+)
+def test_what_an_rtsp_server_refuses_is_said_in_its_words(
+    tmp_path: Path, name: str, userinfo: str, reason: str
+) -> None:
+    with RtspServer(tmp_path, user="me", password="secret") as server:
+        sink = opened(server.url(name, userinfo), run_info(is_live=False), give_up_after_s=0)
+        with sink, pytest.raises(SinkError, match=reason):
+            sink.write(result(0.0, numbered_image(0)))
+
+
+# --- the child -------------------------------------------------------------------------------------------------------
+
+
+def test_the_childs_title_and_environment_hold_no_address(rtmp: RtmpServer) -> None:
+    with opened(rtmp.url("cam") + "?pass=secret") as sink, Camera(sink):
+        wait_until(lambda: sink.status()["published"])
+        (child,) = children()
+        proc = Path(f"/proc/{child.pid}")
+        assert b"publisher.py" in (proc / "cmdline").read_bytes()
+        for place in ("cmdline", "environ"):
+            assert b"secret" not in (proc / place).read_bytes()
+            assert b"rtmp://" not in (proc / place).read_bytes()
+
+
+def test_a_killed_child_is_replaced(rtmp: RtmpServer) -> None:
+    with opened(rtmp.url("cam")) as sink, Camera(sink):
+        wait_until(lambda: sink.status()["published"])
+        (child,) = children()
+        child.kill()
+        wait_until(lambda: sink.status()["connections"] == 2)
+
+
+def test_the_child_ends_with_a_killed_parent(rtmp: RtmpServer) -> None:
+    program = textwrap.dedent("""
+        import sys, time
+        from tests.test_publish import *
+
+        with opened(sys.argv[1]) as sink, Camera(sink):
+            wait_until(lambda: sink.status()["published"])
+            print(children()[0].pid, flush=True)
+            time.sleep(60)
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", program, rtmp.url("cam")], stdout=subprocess.PIPE)
+    try:
+        assert parent.stdout is not None
+        with parent.stdout:
+            assert select.select([parent.stdout], [], [], 20)[0]
+            child = psutil.Process(int(parent.stdout.readline()))
+            parent.send_signal(signal.SIGKILL)
+            parent.wait()
+        wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+# --- without a server ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["http://host/x", "srt://u:secret@host:1", "rtmpt://host/live", "rtsp://"])
+def test_another_scheme_is_refused_and_the_right_ones_are_named(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_sink(url)
+    for scheme in ("rtmp://", "rtmps://", "rtsp://"):
+        assert scheme in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("rtmp://host/live/cam1", "rtmp://host/live/cam1"),
+        ("rtmp://u:p@w/x@host:1935/live/cam1", "rtmp://***@host:1935/live/cam1"),
+        ("rtmps://a.example.com/live2/abcd-efgh-ijkl-mnop-qrst", "rtmps://a.example.com/live2/***"),
+        ("rtmp://host/live/cam1?pass=secret", "rtmp://host/live/cam1?***"),
+        ("RTSP://u:p@host/a-name-that-is-longer-than-a-key", "RTSP://***@host/a-name-that-is-longer-than-a-key"),
+    ],
+)
+def test_what_is_secret_in_an_address_is_not_shown(url: str, text: str) -> None:
+    sink = open_sink(url)
+    assert sink.text == text
+    assert sink.summary() is None
+
+
+def test_a_sink_that_was_never_opened_closes_without_a_trace() -> None:
+    with open_sink("rtmp://127.0.0.1:9/live/cam") as sink:
+        sink.interrupt()
+    sink.close()
+    with pytest.raises(SinkError, match="not open"):
+        sink.write(result(0.0, numbered_image(0)))
+
+
+def test_a_picture_too_large_for_the_encoder_is_one_line() -> None:
+    sink = opened("rtmp://127.0.0.1:9/live/cam")
+    with sink, pytest.raises(SinkError, match="17000 x 2 pixels"):
+        sink.write(result(0.0, np.zeros((2, 17000, 3), np.uint8)))
+
+
+def test_nothing_is_sent_before_the_first_frame() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.7)
+        with opened(f"rtmp://127.0.0.1:{server.getsockname()[1]}/live/cam") as sink:
+            sink.idle()
+            with pytest.raises(TimeoutError):
+                server.accept()
+    assert sink.summary() is None
+
+
+def test_the_words_in_braces() -> None:
+    assert fill_in("{source}.jsonl", "front door") == "front door.jsonl"
+    assert fill_in("rtmp://host/live/{source}", "front door") == "rtmp://host/live/front%20door"
+    assert fill_in("rec/{source}-{time}.mkv", "a{time}") == "rec/a{time}-{time}.mkv"
+    for text in ("{sources}.jsonl", "{}.mkv", "rtmp://u:{secret}@host/live"):
+        with pytest.raises(UsageError, match=r"\{source\}") as caught:
+            fill_in(text, "cam")
+        assert "secret" not in str(caught.value)
+
+
+def test_the_streams_clock_follows_the_source_and_never_stands_still_or_jumps() -> None:
+    timeline = Timeline()
+    assert [timeline.at(500 + s, 10 + s) for s in (0.0, 0.04, 0.08)] == [0, 40, 80]
+    assert timeline.at(500.12, 10.0801) == 120, "a burst keeps its own times"
+    assert [timeline.at(None, 10.58), timeline.at(None, 11.08)] == [620, 1120]
+    assert timeline.at(501.5, 11.5) == 1500, "the source's clock has gone on"
+    assert timeline.at(3.0, 11.54) == 1540, "a new clock"
+    assert timeline.at(3.04, 11.58) == 1580
+    assert timeline.at(9000.0, 11.62) == 1620, "a jump ahead"
+    assert timeline.at(9000.0, 11.62) == 1621
+
+
+def test_no_signal_is_dim_and_says_so() -> None:
+    for size in ((640, 360), (32, 32), (100, 400), (1920, 1080)):
+        picture = numbered_image(5, size)
+        marked = no_signal(picture)
+        assert marked.shape == picture.shape
+        words = cv2.inRange(marked, (200, 200, 200), (255, 255, 255))
+        assert 0.002 < (words > 0).mean() < 0.2 or size == (32, 32)
+        assert marked[: size[1] // 8].max() < 80
+        assert picture.max() > 200, "the picture itself is not drawn on"
+    assert NO_SIGNAL_AFTER_S < 5
