@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -106,7 +106,7 @@ class Reader:
             assert abs(frame.pts_s * 90_000 - round(frame.pts_s * 90_000)) < 1e-3
 
 
-def failure(text: str, **options: float | str) -> str:
+def failure(text: str, **options: Any) -> str:
     """The error of a source that cannot be connected to."""
     with Reader(open_live(text, **options)) as reader:
         assert reader.ended.wait(10.0)
@@ -452,6 +452,7 @@ class TestRtmpAndHttp:
         ):
             reader.wait_for(FPS)
             assert max(reader.ages_s[-10:]) < JITTER_S
+            before = held()
             server.kill()
             reader.wait_for_state("reconnecting: ")
             server.start()
@@ -464,6 +465,7 @@ class TestRtmpAndHttp:
                 while reader.frames[-1].image.shape != (240, 320, 3):
                     reader.wait_for(1)
                 reader.wait_for(FPS)
+                assert held() == before
             assert max(reader.ages_s[seen:]) < FRESHNESS_S + JITTER_S
 
     def test_a_backlog_is_drained(self, rtmp: RtmpServer, tmp_path: Path) -> None:
@@ -586,6 +588,21 @@ class TestCameras:
             assert reader.interrupt() < 1.0
         numbers = [read_number(frame.image) for frame in reader.frames]
         assert numbers[:60] == [number % 40 for number in range(60)]
+
+    def test_a_driver_that_does_not_come_back(self, tmp_path: Path) -> None:
+        clip = make_clip(tmp_path / "clip.mp4", frames=9)
+        slow = f"movie={clip}:loop=0,setpts=N*2/TB,realtime=limit=5"
+        source = LiveSource(
+            Way(slow, "stand-in", "stand-in", "lavfi", is_camera=True),
+            "stand-in",
+            give_up_after_s=0.0,
+            freshness_s=0.5,
+            open_timeout_s=4.0,
+            read_timeout_s=0.5,
+        )
+        with Reader(source) as reader:
+            reader.wait_for_state("reconnecting: nothing came for 0.5 s")
+            assert reader.interrupt() < 1.0
 
     @pytest.mark.skipif(sys.platform != "linux", reason="the devices of Linux")
     def test_reasons(self) -> None:

@@ -12,11 +12,11 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 
@@ -32,6 +32,7 @@ from streampose.sinks import publisher
 from streampose.sinks.open import fill_in, open_sink
 from streampose.sinks.publish import KEYFRAME_EVERY_S, NO_SIGNAL_AFTER_S, PublishSink, Timeline, no_signal
 from tests.clips import numbered_image, read_number
+from tests.player import Player, Shown, wait_until
 from tests.servers import NUMBERS, RtmpServer, RtspServer, age_s, free_port
 
 FPS = 25
@@ -46,15 +47,6 @@ def run_info(*, is_live: bool = True, fps: float | None = FPS, size: tuple[int, 
 
 def result(pts_s: float, picture: Image) -> Result:
     return Result(Frame("cam", 0, pts_s, time.monotonic(), picture), People.none(1), SKELETON, picture)
-
-
-def wait_until(what: Callable[[], object], within_s: float = 10.0) -> float:
-    """Return after how many seconds `what` was true."""
-    began_s = time.monotonic()
-    while not what():
-        assert time.monotonic() - began_s < within_s, "it never happened"
-        time.sleep(0.02)
-    return time.monotonic() - began_s
 
 
 def children() -> list[psutil.Process]:
@@ -103,70 +95,6 @@ class Camera:
             self.longest_write_s = max(self.longest_write_s, time.monotonic() - began_s)
 
 
-class Shown(NamedTuple):
-    at_s: float
-    """`time.monotonic()`, one clock for all processes of a machine."""
-    pts_s: float
-    number: int | None
-    """None: no number can be read."""
-    brightness: float
-    size: tuple[int, int]
-    is_key: bool
-
-
-class Player:
-    """Plays an address in a process of its own until it ends or is told to stop."""
-
-    PROGRAM = textwrap.dedent("""
-        import json, sys, time
-        import av
-        from tests.clips import read_number
-
-        options = {"fflags": "nobuffer", "probesize": "4096", "analyzeduration": "100000"}
-        with av.open(sys.argv[1], options=options, timeout=(10, 20)) as container:
-            for frame in container.decode(video=0):
-                image = frame.to_ndarray(format="bgr24")
-                try:
-                    number = read_number(image)
-                except ValueError:
-                    number = None
-                size = [frame.width, frame.height]
-                shown = [time.monotonic(), frame.time, number, float(image.mean()), size, frame.key_frame]
-                print(json.dumps(shown), flush=True)
-    """)
-
-    def __init__(self, url: str) -> None:
-        self.shown: list[Shown] = []
-        self._process = subprocess.Popen([sys.executable, "-c", self.PROGRAM, url], stdout=subprocess.PIPE)
-        self._thread = threading.Thread(target=self._read, name="streampose test player")
-        self._thread.start()
-
-    @property
-    def playing(self) -> bool:
-        return self._process.poll() is None
-
-    def wait_for(self, what: Callable[[Shown], bool], within_s: float = 10.0) -> Shown:
-        """Wait for a picture, from the next one on."""
-        known = len(self.shown)
-        wait_until(lambda: any(what(shown) for shown in self.shown[known:]), within_s)
-        return next(shown for shown in self.shown[known:] if what(shown))
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                at_s, pts_s, number, brightness, size, is_key = json.loads(line)
-                self.shown.append(Shown(at_s, pts_s, number, brightness, tuple(size), is_key))
-
-    def __enter__(self) -> Player:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._thread.join(5)
-
-
 @pytest.fixture
 def rtmp(tmp_path: Path) -> Iterator[RtmpServer]:
     with RtmpServer(tmp_path / "rtmp") as server:
@@ -191,7 +119,7 @@ def opened(url: str, run: RunInfo | None = None, **options: Any) -> PublishSink:
 
 def is_fresh(shown: Shown) -> bool:
     """Whether the picture was made within the last second before it was shown."""
-    return shown.number is not None and (shown.at_s * FPS - shown.number) % NUMBERS < FPS
+    return shown.is_fresh(FPS)
 
 
 # --- RTMP ------------------------------------------------------------------------------------------------------------

@@ -427,12 +427,17 @@ def test_an_unknown_text_names_what_is_understood(text: str) -> None:
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("scheme", ["rtmp", "rtsp", "http"])
+@pytest.mark.parametrize("scheme", ["http", "srt"])
 def test_a_url_is_refused_in_one_line_without_its_password(scheme: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_sink(f"{scheme}://user:secret@host/live.mp4")
     assert "secret" not in str(caught.value)
     assert "files" in str(caught.value)
+
+
+def test_an_endless_name_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="understood"):
+        open_sink(str(tmp_path / ("x" * 300)))
 
 
 def test_only_drawing_sinks_ask_for_the_picture(tmp_path: Path) -> None:

@@ -94,6 +94,6 @@ def open_sink(
         return KeypointsSink(path, overwrite=overwrite, source_path=source_path)
     if suffix in PICTURE_SUFFIXES:
         return PictureSink(path, overwrite=overwrite, source_path=source_path)
-    if target and path.is_dir():
+    if target and os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         return PicturesSink(path, overwrite=overwrite, source_path=source_path)
     raise UsageError(f"do not know what to write to {target!r}: understood are {UNDERSTOOD}")

@@ -1,0 +1,241 @@
+"""From an RTSP camera through the pipeline to an RTMP player, while servers die, hang and return.
+
+The networks are fakes: what is tested is the way in, the way out and the counts between. Pictures carry the time at
+which they were made, so the player knows how old they are.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from streampose.annotate import Annotator
+from streampose.frames import Boxes, SourceInfo
+from streampose.live import open_live
+from streampose.pipeline import Feed, Pipeline
+from streampose.sinks import Sink
+from streampose.sinks.open import open_sink
+from tests.fakes import SKELETON, FakeDetector, FakePose
+from tests.player import Player, wait_until
+from tests.servers import RtmpServer, RtspServer, free_port
+
+FPS = 25
+BACK_WITHIN_S = 2.0
+"""After a server's return frames flow again within this; a connection of a fresh player or reader takes part of it."""
+
+
+class Nobody(FakeDetector):
+    """Finds nobody, so that nothing is drawn over the numbers."""
+
+    def _people(self, _index: int) -> Boxes:
+        return super()._people(0)
+
+
+class Running:
+    """A pipeline served by a thread, as the program's main thread would."""
+
+    def __init__(self, feeds: list[Feed]) -> None:
+        self.pipeline = Pipeline(feeds, Nobody(), FakePose(), Annotator(SKELETON))
+        self.latest_s: dict[str, float] = {}
+        """By source: when its last result came."""
+        self._thread = threading.Thread(target=self._consume, name="streampose test run")
+        self._thread.start()
+
+    def _consume(self) -> None:
+        for result in self.pipeline:
+            self.latest_s[result.frame.source_id] = time.monotonic()
+
+    def stop(self) -> dict[str, Any]:
+        """End the run; return its counts, which add up."""
+        began_s = time.monotonic()
+        self.pipeline.stop()
+        self._thread.join(15)
+        assert not self._thread.is_alive()
+        assert time.monotonic() - began_s < 6, "everything ends soon"
+        stats = self.pipeline.stats()
+        for counts in stats["sources"].values():
+            assert counts["captured"] == counts["delivered"] + sum(counts["dropped"].values())
+        return stats
+
+    def flows(self, name: str = "cam", within_s: float = 0.3) -> bool:
+        return time.monotonic() - self.latest_s.get(name, 0.0) < within_s
+
+
+@contextmanager
+def running(feeds: list[Feed]) -> Iterator[Running]:
+    run = Running(feeds)
+    try:
+        yield run
+    finally:
+        run.stop()
+
+
+@pytest.fixture
+def rtmp(tmp_path: Path) -> Iterator[RtmpServer]:
+    with RtmpServer(tmp_path / "rtmp") as server:
+        yield server
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> Iterator[RtspServer]:
+    with RtspServer(tmp_path / "rtsp", fps=FPS) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No file descriptor and no child process of ours is left behind."""
+    process = psutil.Process()
+    before, children = process.num_fds(), len(process.children())
+    yield
+    gc.collect()
+    wait_until(lambda: process.num_fds() <= before and len(process.children()) <= children, 6)
+
+
+def feed(url: str, *sinks: Sink, name: str = "cam") -> Feed:
+    return Feed(open_live(url, name=name, give_up_after_s=None), sinks)
+
+
+def outage_lengths(count: int, longest_s: float) -> list[float]:
+    lengths = random.Random(7)
+    return [lengths.uniform(0.2, longest_s) for _ in range(count)]
+
+
+@pytest.mark.parametrize("outages", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_a_camera_that_dies_and_returns(camera: RtspServer, rtmp: RtmpServer, outages: int) -> None:
+    process = psutil.Process()
+    resident_mb, returns_s = [], []
+    with running([feed(camera.url(), open_sink(rtmp.url("out")))]) as run:
+        wait_until(run.flows)
+        wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+        with Player(rtmp.url("out")) as player:
+            player.wait_for(lambda shown: shown.is_fresh(FPS))
+            for length_s in outage_lengths(outages, 4.0):
+                camera.kill()
+                time.sleep(length_s)
+                camera.restart()  # returns when the server listens
+                returns_s.append(wait_until(run.flows, 10))
+                player.wait_for(lambda shown: shown.is_fresh(FPS))
+                assert player.playing
+                time.sleep(0.5)
+                resident_mb.append(process.memory_info().rss / 2**20)
+            times_s = [shown.pts_s for shown in player.shown]
+            assert times_s == sorted(times_s)
+    print("back after", [round(value, 2) for value in returns_s], "s; resident MB", [round(mb) for mb in resident_mb])
+    assert max(returns_s) < BACK_WITHIN_S
+    assert run.pipeline.stats()["sources"]["cam"]["reconnects"] == outages
+    assert resident_mb[-1] - resident_mb[0] < 40
+
+
+def test_a_camera_that_hangs_gives_no_old_pictures(camera: RtspServer, rtmp: RtmpServer) -> None:
+    with running([feed(camera.url(), open_sink(rtmp.url("out")))]) as run:
+        wait_until(run.flows)
+        wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+        with Player(rtmp.url("out")) as player:
+            player.wait_for(lambda shown: shown.is_fresh(FPS))
+            camera.pause()
+            time.sleep(3.0)
+            camera.resume()
+            wait_until(run.flows)
+            time.sleep(1.0)
+            known = len(player.shown)
+            time.sleep(1.0)
+            assert player.playing
+            ages_s = [shown.age_s(FPS) for shown in player.shown[known:]]
+            assert len(ages_s) > FPS // 2
+            assert max(ages_s) < 1.0
+
+
+def test_a_player_server_that_dies_or_hangs_does_not_touch_the_run(camera: RtspServer, rtmp: RtmpServer) -> None:
+    with running([feed(camera.url(), open_sink(rtmp.url("out")), open_sink("null"))]) as run:
+        wait_until(run.flows)
+        wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+        for trouble, end in ((rtmp.kill, rtmp.restart), (rtmp.pause, rtmp.resume)):
+            trouble()
+            for _ in range(6):
+                time.sleep(0.5)
+                assert run.flows(), "the pipeline goes on"
+            end()
+            wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1, 10)
+            with Player(rtmp.url("out")) as player:
+                player.wait_for(lambda shown: shown.is_fresh(FPS))
+        stats = run.stop()
+    assert stats["sources"]["cam"]["reconnects"] == 0
+    assert stats["sinks"]["null"]["dropped"] == {}
+
+
+def test_a_camera_that_returns_with_another_picture_size(tmp_path: Path, rtmp: RtmpServer) -> None:
+    port = free_port()
+    with ExitStack() as servers:
+        first = servers.enter_context(RtspServer(tmp_path / "a", port=port, size=(640, 360), fps=FPS))
+        with running([feed(first.url(), open_sink(rtmp.url("out")))]) as run:
+            wait_until(run.flows)
+            wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+            with Player(rtmp.url("out")) as player:
+                player.wait_for(lambda shown: shown.is_fresh(FPS))
+                first.kill()
+                servers.enter_context(RtspServer(tmp_path / "b", port=port, size=(1280, 720), fps=FPS))
+                player.wait_for(lambda shown: shown.is_fresh(FPS))
+                assert player.playing
+                assert {shown.size for shown in player.shown} == {(640, 360)}, "the stream keeps its first size"
+
+
+def test_dead_and_hung_cameras_cost_the_healthy_ones_nothing(tmp_path: Path) -> None:
+    with ExitStack() as servers:
+        fast = servers.enter_context(RtspServer(tmp_path / "fast", fps=30))
+        slow = servers.enter_context(RtspServer(tmp_path / "slow", fps=5))
+        hung = servers.enter_context(RtspServer(tmp_path / "hung", fps=30))
+        dead = f"rtsp://127.0.0.1:{free_port()}/cam"
+        healthy = [("fast", fast.url()), ("slow", slow.url())]
+        delivered: dict[str, list[dict[str, Any]]] = {"fast": [], "slow": []}
+        for sick in ([], [("hung", hung.url()), ("dead", dead)]):
+            with running([feed(url, name=name) for name, url in healthy + sick]) as run:
+                wait_until(lambda run=run: run.flows("fast") and "slow" in run.latest_s)  # type: ignore[misc]
+                if sick:
+                    wait_until(lambda run=run: run.flows("hung"))  # type: ignore[misc]
+                    hung.pause()
+                time.sleep(4.0)
+                stats = run.stop()["sources"]
+            for name, counts in delivered.items():
+                counts.append(stats[name])
+        print(json.dumps(delivered))
+        for name, fps in (("fast", 30), ("slow", 5)):
+            alone, beside = delivered[name]
+            assert beside["fps_out"] >= 0.9 * alone["fps_out"] >= 0.8 * fps
+            assert beside["latency_ms"]["p95"] < alone["latency_ms"]["p95"] + 50
+
+
+def test_the_picture_is_fresh_when_it_is_shown(camera: RtspServer, rtmp: RtmpServer) -> None:
+    with running([feed(camera.url(), open_sink(rtmp.url("out")))]) as run:
+        wait_until(run.flows)
+        wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+        with Player(rtmp.url("out")) as player:
+            player.wait_for(lambda shown: shown.is_fresh(FPS))
+            time.sleep(1.0)
+            known = len(player.shown)
+            time.sleep(4.0)
+            ages_ms = 1000 * np.array([shown.age_s(FPS) for shown in player.shown[known:]])
+        p50, p95 = np.percentile(ages_ms, [50, 95])
+        stats = run.stop()["sources"]["cam"]
+    print(f"camera to player: p50 {p50:.0f} ms, p95 {p95:.0f} ms; within the pipeline: {stats['latency_ms']}")
+    assert len(ages_ms) > 3 * FPS
+    assert p50 < 400
+    assert stats["latency_ms"]["p50"] < 60
+
+
+def test_an_unknown_size_is_no_obstacle() -> None:
+    source = open_live("rtsp://127.0.0.1:9/cam", give_up_after_s=None)
+    assert isinstance(source.info, SourceInfo)
+    assert (source.info.width, source.info.height) == (0, 0)
+    source.close()
