@@ -124,6 +124,13 @@ class Channel(Generic[T]):
                 total += weigh(batch[-1])
         return batch
 
+    def wait_until_empty(self) -> None:
+        """Return when everything put has been taken. Raises `Closed`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._values)
+            if self._closed:
+                raise Closed
+
     def close(self) -> None:
         """Want no more: what waits is discarded and the producer woken. Safe twice, from any thread."""
         with self._changed:

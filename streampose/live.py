@@ -7,6 +7,7 @@ had: what has waited somewhere for too long is skipped.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -299,6 +300,7 @@ class LiveSource(Source):
 
         Raises:
             SourceError: when it is given up (see `open_live`), with the last reason.
+            UsageError: this FFmpeg does not know such addresses.
         """
         yield from self._run
 
@@ -393,14 +395,17 @@ class LiveSource(Source):
                     yield frame
                     picture_s = time.monotonic()
             except av.FFmpegError as error:
-                fault = error
+                fault = error.with_traceback(None)
             if time.monotonic() - picture_s > _PICTURE_WITHIN_S:
                 why = f" ({ffmpeg_reason(fault)})" if fault else ""
                 raise _Lost(f"no picture could be decoded for {_PICTURE_WITHIN_S:.0f} s{why}", fault)
         if not self._stop.is_set():
             if not ends:
                 raise _Lost("the stream ended")
-            yield from stream.codec_context.decode(None)
+            held_back: list[VideoFrame] = []
+            with contextlib.suppress(av.FFmpegError):  # damaged at its end: what there was has been yielded
+                held_back = stream.codec_context.decode(None)
+            yield from held_back
 
 
 class _Connection:

@@ -32,6 +32,8 @@ class Drop:
     """A newer one came before the networks had time for it."""
     OUTPUT = "output"
     """The drawing or the sinks of its source were too slow for it."""
+    DISCONNECTED = "disconnected"
+    """A sink had no connection for it."""
     STOPPED = "stopped"
     """The run ended while it was under way."""
 

@@ -150,11 +150,9 @@ class Pipeline:
         self._join_within_s = join_within_s
 
         self._captured: Merge[Frame] = Merge()
-        any_live = any(feed.source.info.is_live for feed in feeds)
-        # Of live sources one frame each: the detector is not to run ahead of the pose network, depth is latency.
-        depth = len(feeds) if any_live else CHANNEL_DEPTH
-        self._detected: Channel[tuple[_Lane, Detected | Ending]] = Channel(depth)
-        self._fill_s = 0.0 if any_live else fill_s
+        self._any_live = any(feed.source.info.is_live for feed in feeds)
+        self._detected: Channel[tuple[_Lane, Detected | Ending]] = Channel(CHANNEL_DEPTH)
+        self._fill_s = 0.0 if self._any_live else fill_s
         self._results: Merge[Result] = Merge()
         models = {"detector": detector.name, "pose": pose.name}
         self._lanes = [
@@ -265,6 +263,9 @@ class Pipeline:
         failure: BaseException | None = None
         try:
             while True:
+                if self._any_live:
+                    # The newest frame is worth more than one found early: the detector runs at most a batch ahead.
+                    self._detected.wait_until_empty()
                 arrived = self._captured.take_batch(self._detect_batch, fill_s=self._fill_s)
                 batch = [(self._lanes[number], value) for number, value in arrived if isinstance(value, Frame)]
                 self._each("detect", batch, lambda frame: frame, self._detect, self._detected.put)
@@ -628,11 +629,13 @@ class _SinkRun:
 
     def stats(self) -> dict[str, Any]:
         """Counts of the sink and what it says of itself; `error` is None as long as all is well."""
+        status = self.sink.status()
+        drops = {Drop.BUSY: self._dropped, Drop.DISCONNECTED: status.pop("dropped", 0)}
         return {
             "written": self._written,
-            "dropped": {Drop.BUSY: self._dropped} if self._dropped else {},
+            "dropped": {cause: count for cause, count in drops.items() if count},
             "error": None if self.error is None else str(self.error),
-            **self.sink.status(),
+            **status,
         }
 
     def _obey(self, wanted: bool | None) -> None:

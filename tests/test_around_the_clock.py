@@ -173,6 +173,10 @@ def test_a_player_server_that_dies_or_hangs_does_not_touch_the_run(camera: RtspS
         stats = run.stop()
     assert stats["sources"]["cam"]["reconnects"] == 0
     assert stats["sinks"]["null"]["dropped"] == {}
+    (published,) = (counts for name, counts in stats["sinks"].items() if name.startswith("rtmp"))
+    assert published["connections"] >= 2
+    assert published["dropped"]["disconnected"] > 0
+    assert published["written"] == published["published"] + published["dropped"]["disconnected"]
 
 
 def test_a_camera_that_returns_with_another_picture_size(tmp_path: Path, rtmp: RtmpServer) -> None:

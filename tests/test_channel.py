@@ -110,6 +110,26 @@ def test_nothing_in_time() -> None:
         channel.take(timeout_s=0.01)
 
 
+def test_waiting_until_everything_is_taken() -> None:
+    channel: Channel[int] = Channel(2)
+    channel.wait_until_empty()
+    channel.put(1)
+    seen: list[str] = []
+
+    def wait() -> None:
+        channel.wait_until_empty()
+        seen.append("empty")
+
+    thread = in_thread(wait)
+    assert not seen
+    channel.take()
+    thread.join(WAIT_S)
+    assert seen == ["empty"]
+    channel.close()
+    with pytest.raises(Closed):
+        channel.wait_until_empty()
+
+
 def test_put_after_finish_is_a_defect() -> None:
     channel: Channel[int] = Channel(1)
     channel.finish()

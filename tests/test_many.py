@@ -197,7 +197,7 @@ def test_hung_and_dead_cameras_hold_up_nobody() -> None:
 
 def test_the_networks_time_is_dealt_fairly() -> None:
     sources = [LiveFake(name, fps) for name, fps in (("a", 100), ("b", 100), ("c", 10))]
-    pipe = Pipeline([Feed(source) for source in sources], FakeDetector(), SlowPose(0.08), None, detect_batch=2)
+    pipe = Pipeline([Feed(source) for source in sources], FakeDetector(), SlowPose(0.05), None, detect_batch=2)
     indices = collect(pipe, until=3.0)
     a, b, c = (len(indices[name]) for name in "abc")
     assert abs(a - b) <= 0.2 * max(a, b) + 2

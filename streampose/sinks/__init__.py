@@ -55,7 +55,9 @@ class Sink(ABC):
         return None
 
     def status(self) -> dict[str, int | float | str]:
-        """Return what there is to tell of the sink itself: JSON values by name. Called from any thread."""
+        """Return what there is to tell of the sink itself: JSON values by name; `dropped` counts the frames among those
+        written that went nowhere, for lack of a connection. Called from any thread.
+        """
         return {}
 
     @abstractmethod
