@@ -104,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for number in ("--port", "--width", "--height", "--fps"):
         parser.add_argument(number, type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--codec", choices=ENCODERS, required=True)
     parser.add_argument("--user")
@@ -113,7 +114,7 @@ def main() -> None:
 
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
-    server.set_address("127.0.0.1")
+    server.set_address(arguments.host)
     server.set_service(str(arguments.port))
     audio = GstRtspServer.RTSPMediaFactory()
     audio.set_launch("( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 )")

@@ -46,12 +46,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until_open(port: int, within_s: float = READY_WITHIN_S) -> None:
-    """Wait until something listens on the TCP `port`."""
+def wait_until_open(port: int, within_s: float = READY_WITHIN_S, host: str = "127.0.0.1") -> None:
+    """Wait until something listens on the TCP `port` of `host`."""
     deadline_s = time.monotonic() + within_s
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 1.0).close()
+            socket.create_connection((host, port), 1.0).close()
         except OSError:
             if time.monotonic() > deadline_s:
                 raise
@@ -68,8 +68,40 @@ def skip_without(what: str, there: bool) -> None:
         pytest.skip(f"no {what} here")
 
 
+class Namespace:
+    """A host of the test's own: a network namespace behind a link that can be taken down. Needs root."""
+
+    ADDRESS = "10.213.87.2"
+
+    def __init__(self) -> None:
+        self.name = f"streampose-{os.getpid()}"
+        self._near, self._far = f"sp{os.getpid()}a", f"sp{os.getpid()}b"
+
+    def link(self, state: str) -> None:
+        """Take the host's end of the link `up` or `down`, as a pulled cable does."""
+        _ip("-n", self.name, "link", "set", self._far, state)
+
+    def __enter__(self) -> Self:
+        _ip("netns", "add", self.name)
+        _ip("link", "add", self._near, "type", "veth", "peer", "name", self._far, "netns", self.name)
+        _ip("addr", "add", "10.213.87.1/24", "dev", self._near)
+        _ip("-n", self.name, "addr", "add", f"{self.ADDRESS}/24", "dev", self._far)
+        _ip("link", "set", self._near, "up")
+        self.link("up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _ip("netns", "delete", self.name)  # the link goes with it
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+
+
 class Server:
     """A child process that listens on `ports` (or on none)."""
+
+    host = "127.0.0.1"
 
     def __init__(self, argv: Sequence[str], folder: Path, ports: Sequence[int] = ()) -> None:
         self._argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
@@ -103,7 +135,7 @@ class Server:
             self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             for port in self._ports:
-                wait_until_open(port)
+                wait_until_open(port, host=self.host)
         except OSError:
             self.kill()
             pytest.fail(f"{self._argv[4:]} does not listen: {self.log[-1000:]}")
@@ -235,21 +267,27 @@ class RtspServer(Server):
         user: str | None = None,
         password: str = "",
         digest: bool = False,
+        namespace: Namespace | None = None,
     ) -> None:
-        """Start it; with `user` everything needs that name and the password, by Basic or Digest authentication."""
+        """Start it, in `namespace` where one is given; with `user` everything needs that name and the password, by
+        Basic or Digest authentication.
+        """
         skip_without("GStreamer RTSP server", has_gstreamer())
         self.port = free_port() if port is None else port
         self.fps = fps
         script = Path(__file__).with_name("rtsp_server.py")
         argv = [SYSTEM_PYTHON, str(script), "--port", str(self.port), "--folder", str(folder)]
         argv += ["--width", str(size[0]), "--height", str(size[1]), "--fps", str(fps), "--codec", codec]
+        if namespace is not None:
+            self.host = namespace.ADDRESS
+            argv = ["ip", "netns", "exec", namespace.name, *argv, "--host", self.host]
         if user is not None:
             argv += ["--user", user, "--password", password] + ["--digest"] * digest
         super().__init__(argv, folder, (self.port,))
 
     def url(self, name: str = "cam", userinfo: str = "") -> str:
         """The address of `name`; `userinfo` is `user:password` as the user would write it."""
-        return f"rtsp://{userinfo}{'@' if userinfo else ''}127.0.0.1:{self.port}/{name}"
+        return f"rtsp://{userinfo}{'@' if userinfo else ''}{self.host}:{self.port}/{name}"
 
     def recordings(self) -> list[Path]:
         """The files of all recordings so far, in order."""
