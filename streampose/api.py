@@ -14,6 +14,7 @@ from streampose.sinks import Sink
 
 if TYPE_CHECKING:
     from streampose.annotate import Style
+    from streampose.frames import SourceInfo
     from streampose.geometry import Blur
     from streampose.pipeline import Pipeline
     from streampose.sources import Source
@@ -91,48 +92,12 @@ def stream(
         SourceError, ModelError, SinkError: what cannot be opened; the same and `AnnotateError`, `StalledError` later
             from the iteration, behind every result that came before the failure.
     """
-    from streampose.sinks.open import fill_in, open_sink
-    from streampose.sinks.window import Grid, GridCellSink
-
     inputs = [one if isinstance(one, Input) else Input(one) for one in _listed(source, Input)]
-    shared = _listed(to, Sink)
+    wanted = [_listed(to if one.to is None else one.to, Sink) for one in inputs]
     dtype = str(dtype).removeprefix("torch.")
-    wanted_of = [shared if one.to is None else _listed(one.to, Sink) for one in inputs]
-    grid = Grid(max(1, sum("window" in wanted for wanted in wanted_of)))
     with ExitStack() as opened:
-        feeds: list[tuple[Source, list[Sink]]] = []
-        names: set[str] = set()
-        targets: set[str] = set()
-        for one, wanted in zip(inputs, wanted_of, strict=True):
-            origin = opened.enter_context(_open(one, is_alone=len(inputs) == 1))
-            source_id = origin.info.source_id
-            if source_id in names:
-                raise UsageError(f"two sources are named {source_id}: name them apart, as NAME=SOURCE")
-            names.add(source_id)
-            sinks: list[Sink] = []
-            for sink in wanted:
-                if isinstance(sink, Sink):
-                    target, text = str(id(sink)), sink.text
-                else:
-                    text = fill_in(os.fspath(sink), source_id)
-                    target = text if "://" in text or text == "-" else os.path.realpath(text)
-                if target in targets and text not in ("window", "null"):
-                    raise UsageError(
-                        f"two sinks would write to {redact(text)}: name each once, with {{source}} for several sources"
-                    )
-                targets.add(target)
-                if text == "window" and len(inputs) > 1:
-                    sink = GridCellSink("streampose", grid)
-                elif not isinstance(sink, Sink):
-                    sink = open_sink(
-                        text,
-                        overwrite=overwrite,
-                        source_path=origin.info.place,
-                        segment_s=segment_s,
-                        give_up_after_s=0.0 if len(inputs) == len(wanted) == 1 else None,
-                    )
-                sinks.append(opened.enter_context(sink))
-            feeds.append((origin, sinks))
+        origins = [opened.enter_context(_open(one, is_alone=len(inputs) == 1)) for one in inputs]
+        sinks = _open_sinks(opened, [origin.info for origin in origins], wanted, overwrite, segment_s)
         # Behind the cheap checks, because these imports take seconds.
         from streampose.annotate import Annotator
         from streampose.detect import load_detector
@@ -167,7 +132,7 @@ def stream(
         )
         annotator = Annotator(estimator.skeleton, style=style, min_score=keypoint_threshold, boxes=boxes, labels=labels)
         pipeline = Pipeline(
-            [Feed(origin, sinks) for origin, sinks in feeds],
+            [Feed(*feed) for feed in zip(origins, sinks, strict=True)],
             people,
             estimator,
             annotator,
@@ -180,6 +145,51 @@ def stream(
         )
         opened.pop_all()
     return pipeline
+
+
+def _open_sinks(
+    opened: ExitStack,
+    sources: Sequence[SourceInfo],
+    wanted: Sequence[Sequence[Any]],
+    overwrite: bool,
+    segment_s: float | None,
+) -> list[list[Sink]]:
+    """Return the sinks of each source, each kept in `opened`; refuses names and targets that are taken twice."""
+    from streampose.sinks.open import fill_in, open_sink
+    from streampose.sinks.window import Grid, GridCellSink
+
+    several = len(sources) > 1
+    grid = Grid(max(1, sum("window" in some for some in wanted)))
+    taken: set[str] = set()
+
+    def take(what: str, shown: str, remedy: str) -> None:
+        if what in taken:
+            raise UsageError(f"{redact(shown)}: {remedy}")
+        taken.add(what)
+
+    def sink_of(source: SourceInfo, sink: Sink | str | os.PathLike[str], *, is_alone: bool) -> Sink:
+        if isinstance(sink, Sink):
+            take(f"sink {id(sink)}", sink.text, "the same sink is given twice")
+            return sink
+        text = fill_in(os.fspath(sink), source.source_id)
+        if text == "window" and several:
+            return GridCellSink("streampose", grid)
+        if text not in ("window", "null"):
+            place = text if "://" in text or text == "-" else os.path.realpath(text)
+            take(f"target {place}", text, "two sinks would write there; name each once, with {source} for each source")
+        return open_sink(
+            text,
+            overwrite=overwrite,
+            source_path=source.place,
+            segment_s=segment_s,
+            give_up_after_s=0.0 if is_alone and not several else None,
+        )
+
+    found = []
+    for source, some in zip(sources, wanted, strict=True):
+        take(f"source {source.source_id}", source.source_id, "two sources have this name; name them, as NAME=SOURCE")
+        found.append([opened.enter_context(sink_of(source, sink, is_alone=len(some) == 1)) for sink in some])
+    return found
 
 
 def _listed(values: Any, kind: type) -> list[Any]:
