@@ -124,27 +124,22 @@ def load_detector(
     from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
 
     checkpoint = resolve(name, allow_pickle=allow_pickle)
+    kind: type[DenseMapDetector] | type[HubDetector]
     if checkpoint.config.get("streampose_task") == "person-detection":
-        return DenseMapDetector(
-            checkpoint,
-            device=device,
-            dtype=dtype,
-            threshold=_DENSE_THRESHOLD if threshold is None else threshold,
-            classes=classes,
-            max_people=max_people,
-            max_batch=max_batch,
-        )
-    if checkpoint.model_type == "vitpose":
+        kind, usual_threshold = DenseMapDetector, _DENSE_THRESHOLD
+    elif checkpoint.model_type == "vitpose":
         raise ModelError(f"{checkpoint.name} is a pose network, not a detector: take it as --pose")
-    if checkpoint.model_type not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
+    elif checkpoint.model_type not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
         raise ModelError(
             f"{checkpoint.name} is of type {checkpoint.model_type}, for which transformers has no object detector"
         )
-    return HubDetector(
+    else:
+        kind, usual_threshold = HubDetector, _HUB_THRESHOLD
+    return kind(
         checkpoint,
         device=device,
         dtype=dtype,
-        threshold=_HUB_THRESHOLD if threshold is None else threshold,
+        threshold=usual_threshold if threshold is None else threshold,
         classes=classes,
         max_people=max_people,
         max_batch=max_batch,

@@ -87,11 +87,6 @@ class SourceMeter:
         self._lock = threading.Lock()
 
     @property
-    def delivered_count(self) -> int:
-        """Frames that came out at the end."""
-        return self._delivered
-
-    @property
     def under_way(self) -> int:
         """Frames captured that are neither delivered nor dropped."""
         with self._lock:

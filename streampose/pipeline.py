@@ -376,6 +376,7 @@ class Pipeline:
                     raise Finished from None
 
     def _take_ending(self, lane: _Lane, error: BaseException | None) -> None:
+        lane.ended = True
         lane.source.meter.state = "ended"
         if error is None:
             return
@@ -394,7 +395,7 @@ class Pipeline:
         if self._ended:
             return
         self._ended = True
-        came_to_its_end = all(lane.source.meter.state == "ended" for lane in self._lanes)
+        came_to_its_end = all(lane.ended for lane in self._lanes)
         if failure is not None or not came_to_its_end:
             self.stop()
         for lane in self._lanes:
@@ -452,6 +453,8 @@ class _Lane:
         """Why the networks give nothing more of this source."""
         self.fails_from: float = float("inf")
         """The index of the frame that failed."""
+        self.ended = False
+        """Whether the caller has been given everything."""
         is_live = feed.source.info.is_live
         drops = feed.source.meter.dropped
 

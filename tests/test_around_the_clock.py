@@ -120,6 +120,10 @@ def feed(url: str, *sinks: Sink, name: str = "cam") -> Feed:
     return Feed(open_live(url, name=name, give_up_after_s=None), sinks)
 
 
+def wait_until_published(rtmp: RtmpServer, name: str = "out", within_s: float = 10.0) -> None:
+    wait_until(lambda: rtmp.streams().get(name, {}).get("publishers") == 1, within_s)
+
+
 def outage_lengths(count: int, longest_s: float) -> list[float]:
     lengths = random.Random(7)
     return [lengths.uniform(0.2, longest_s) for _ in range(count)]
@@ -130,7 +134,7 @@ def test_a_camera_that_dies_and_returns(camera: RtspServer, rtmp: RtmpServer, ou
     used_mb, returns_s = [], []
     with running([feed(camera.url(), open_sink(rtmp.url("out")))]) as run:
         wait_until(run.flows)
-        wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+        wait_until_published(rtmp)
         with Player(rtmp.url("out")) as player:
             player.wait_for(lambda shown: shown.is_fresh(FPS))
             for length_s in outage_lengths(outages, 4.0):
@@ -153,7 +157,7 @@ def test_a_camera_that_dies_and_returns(camera: RtspServer, rtmp: RtmpServer, ou
 def test_a_camera_that_hangs_gives_no_old_pictures(camera: RtspServer, rtmp: RtmpServer) -> None:
     with running([feed(camera.url(), open_sink(rtmp.url("out")))]) as run:
         wait_until(run.flows)
-        wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+        wait_until_published(rtmp)
         with Player(rtmp.url("out")) as player:
             player.wait_for(lambda shown: shown.is_fresh(FPS))
             camera.pause()
@@ -172,14 +176,14 @@ def test_a_camera_that_hangs_gives_no_old_pictures(camera: RtspServer, rtmp: Rtm
 def test_a_player_server_that_dies_or_hangs_does_not_touch_the_run(camera: RtspServer, rtmp: RtmpServer) -> None:
     with running([feed(camera.url(), open_sink(rtmp.url("out")), open_sink("null"))]) as run:
         wait_until(run.flows)
-        wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+        wait_until_published(rtmp)
         for trouble, end in ((rtmp.kill, rtmp.restart), (rtmp.pause, rtmp.resume)):
             trouble()
             for _ in range(6):
                 time.sleep(0.5)
                 assert run.flows(), "the pipeline goes on"
             end()
-            wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1, 10)
+            wait_until_published(rtmp)
             with Player(rtmp.url("out")) as player:
                 player.wait_for(lambda shown: shown.is_fresh(FPS))
         stats = run.stop()
@@ -197,7 +201,7 @@ def test_a_camera_that_returns_with_another_picture_size(tmp_path: Path, rtmp: R
         first = servers.enter_context(RtspServer(tmp_path / "a", port=port, size=(640, 360), fps=FPS))
         with running([feed(first.url(), open_sink(rtmp.url("out")))]) as run:
             wait_until(run.flows)
-            wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+            wait_until_published(rtmp)
             with Player(rtmp.url("out")) as player:
                 player.wait_for(lambda shown: shown.is_fresh(FPS))
                 first.kill()
@@ -235,7 +239,7 @@ def test_dead_and_hung_cameras_cost_the_healthy_ones_nothing(tmp_path: Path) -> 
 def test_the_picture_is_fresh_when_it_is_shown(camera: RtspServer, rtmp: RtmpServer) -> None:
     with running([feed(camera.url(), open_sink(rtmp.url("out")))]) as run:
         wait_until(run.flows)
-        wait_until(lambda: rtmp.streams().get("out", {}).get("publishers") == 1)
+        wait_until_published(rtmp)
         with Player(rtmp.url("out")) as player:
             player.wait_for(lambda shown: shown.is_fresh(FPS))
             time.sleep(1.0)
@@ -287,7 +291,8 @@ def test_a_soak_on_two_cameras(
                 used_mb.append(resident_mb())
                 descriptors.append(process.num_fds())
                 print(f"{done}: both flow after {returns_s[-1]:.2f} s; {used_mb[-1]:.0f} MB, {descriptors[-1]} fds")
-            wait_until(lambda: all(rtmp.streams().get(name, {}).get("publishers") == 1 for name in "ab"), 15)
+            for name in "ab":
+                wait_until_published(rtmp, name, within_s=15)
             stats = run.stop()
     print(json.dumps(stats))
     third = max(1, len(used_mb) // 3)
