@@ -21,7 +21,7 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import cv2  # before av, else windows hang: see sinks/window.py
 
@@ -336,8 +336,9 @@ def _orientation(frame: VideoFrame) -> _Orientation:
     # Not `VideoFrame.rotation`, which cannot tell a mirror image from half a turn. A stored point (x, y) is shown at
     # (a x + c y, b x + d y), see libavutil/display.h; other angles go to the nearest quarter.
     try:
-        # The cast: PyAV's stubs (18.1) take the container for a dict with one key.
-        matrix = cast(SideDataContainer, frame.side_data)[SideDataType.DISPLAYMATRIX]
+        # Not `frame.side_data`: the frame would hold what holds it, and its pixels stay until the garbage collector
+        # comes, hundreds of frames later (PyAV 18.1, whose stubs do not know the constructor).
+        matrix = SideDataContainer(frame)[SideDataType.DISPLAYMATRIX]  # type: ignore[call-arg]
     except KeyError:
         return _Orientation(False, None)
     a, b, _, c, d = np.frombuffer(memoryview(matrix), np.int32, 5).tolist()

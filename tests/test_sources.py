@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -215,6 +216,20 @@ class TestVideo:
         path = make_clip(tmp_path / f"a{suffix}", rotation=rotation, pixel_aspect=Fraction(4, 3), frames=2)
         with open_source(path) as source:
             assert source.info.pixel_aspect == expected
+
+    def test_pictures_are_not_left_to_the_garbage_collector(self, tmp_path: Path) -> None:
+        def decoded() -> int:
+            return sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+
+        with open_source(make_clip(tmp_path / "a.mp4", frames=60)) as source:
+            gc.collect()
+            before = decoded()
+            gc.disable()
+            try:
+                for _ in source.frames():
+                    assert decoded() < before + 20
+            finally:
+                gc.enable()
 
     def test_goes_on_after_joined_recordings(self, tmp_path: Path) -> None:
         first, second = (make_clip(tmp_path / f"{k}.ts", first=30 * k).read_bytes() for k in range(2))
