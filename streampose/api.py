@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from streampose.errors import UsageError, redact
+from streampose.errors import UsageError, redact_address
 from streampose.inputs import Input
 from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.sinks import Sink
@@ -164,7 +164,7 @@ def _open_sinks(
 
     def take(what: str, shown: str, remedy: str) -> None:
         if what in taken:
-            raise UsageError(f"{redact(shown)}: {remedy}")
+            raise UsageError(f"{redact_address(shown)}: {remedy}")
         taken.add(what)
 
     def sink_of(source: SourceInfo, sink: Sink | str | os.PathLike[str], *, is_alone: bool) -> Sink:

@@ -15,8 +15,9 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -25,9 +26,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from streampose._version import __version__
 from streampose.api import DEFAULT_KEYPOINT_THRESHOLD, stream
 from streampose.config import read_config
-from streampose.errors import SinkError, StreamposeError, UsageError, describe
+from streampose.errors import SinkError, StreamposeError, UsageError, describe, redact
 from streampose.inputs import Input, parse_input
 from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE, models_table
+from streampose.sinks.target import check_file, name_of
 
 if TYPE_CHECKING:
     from streampose.pipeline import FrameSource, Pipeline
@@ -38,6 +40,8 @@ TERMINAL_EVERY_S = 0.2
 """How often the status line is redrawn on a terminal."""
 LOG_EVERY_S = 10.0
 """How often a status line is written where there is no terminal."""
+CLEAR = "\r\x1b[J"
+"""Removes the status, at whose beginning the cursor of a terminal waits."""
 
 _NOT_GIVEN = argparse.SUPPRESS
 """Flags that are not given leave no trace, so that those of a file and the defaults of `stream` hold."""
@@ -79,23 +83,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments)
     except StreamposeError as error:
         if arguments.debug:
-            raise
-        if not error.is_reported:
+            _say_traceback(error)
+        elif not error.is_reported:
             _say(f"streampose: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if arguments.debug:
-            raise
+            _say_traceback(error)
         return INTERRUPTED
     except Exception as error:
         if arguments.debug:
-            raise
+            _say_traceback(error)
+            return 1
         _say(f"streampose: a defect in streampose: {type(error).__name__}: {describe(error)}; --debug shows where")
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Words that it does not understand may be addresses with passwords."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redact(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="streampose",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -230,24 +242,48 @@ def _run(arguments: argparse.Namespace) -> int:
     inputs = [replace(one, **options) for one in inputs]
     if not any(one.to for one in inputs):
         values.setdefault("to", ["window"])
+    if arguments.stats is not None:
+        _check_stats(arguments.stats, [os.fspath(one.source) for one in inputs])
     pipeline = stream(inputs, **values, results_wanted=False)
     with pipeline, _interrupts(pipeline) as interrupted:
         status = _Status(pipeline, shown=not arguments.quiet)
-        try:
-            for _ in pipeline:
-                status.update()
-        finally:
-            status.end()
-            if arguments.stats is not None:
-                _write_stats(arguments.stats, pipeline.stats())
+        with nullcontext() if arguments.stats is None else _stats_written(arguments.stats, pipeline):
+            try:
+                for _ in pipeline.ticks():
+                    status.update()
+            finally:
+                status.end()
     return INTERRUPTED if interrupted() else 0
+
+
+def _check_stats(file: str, sources: Sequence[str]) -> None:
+    """Refuse, before the run, a file that cannot be written at its end."""
+    path, name = Path(file), name_of(file)
+    for source in sources:
+        check_file(path, overwrite=True, source_path=source)
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {name}: there is no folder {name_of(path.parent)}")
+
+
+@contextmanager
+def _stats_written(file: str, pipeline: Pipeline) -> Iterator[None]:
+    """Write the counts behind the run; that they cannot be written does not hide why the run failed."""
+    try:
+        yield
+    except BaseException:
+        try:
+            _write_stats(file, pipeline.stats())
+        except SinkError as error:
+            _say(f"streampose: {error}")
+        raise
+    _write_stats(file, pipeline.stats())
 
 
 def _write_stats(file: str, stats: dict[str, Any]) -> None:
     try:
         Path(file).write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise SinkError(f"cannot write {file}: {describe(error)}") from error
+        raise SinkError(f"cannot write {name_of(file)}: {describe(error)}") from error
 
 
 @contextmanager
@@ -263,7 +299,8 @@ def _interrupts(pipeline: Pipeline) -> Iterator[Callable[[], bool]]:
         pipeline.stop()
         # Not print: a handler may interrupt a write to the same stream, which must not be entered twice.
         with suppress(OSError):
-            os.write(2, b"\nstreampose: finishing what is under way; Ctrl-C again stops at once\n")
+            begin = CLEAR.encode() if os.isatty(2) else b"\n"
+            os.write(2, begin + b"streampose: finishing what is under way; Ctrl-C again stops at once\n")
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -289,20 +326,36 @@ class _Status:
         if not self._shown or now_s - self._last_s < self._every_s:
             return
         self._last_s = now_s
-        line = self._line()
-        if self._terminal:
-            _say(f"\r\x1b[K{line}", end="")
-        else:
-            _say(line)
+        lines = self._lines()
+        if not self._terminal:
+            _say(" | ".join(lines))
+            return
+        columns = 80
+        with suppress(OSError, ValueError):
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        # A line that is wrapped would be left behind when the next one is drawn.
+        drawn = "\n".join(line[: columns - 1] for line in lines)
+        _say(f"{CLEAR}{drawn}" + (f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else "") + "\r", end="")
 
-    def _line(self) -> str:
-        meter, sources = self._pipeline.meter, self._pipeline.sources
-        if len(sources) > 1 or sources[0].info.is_live:
-            return " | ".join(map(_live_line, sources))
-        total = sources[0].info.frame_count
+    def _lines(self) -> list[str]:
+        sources = self._pipeline.sources
+        if len(sources) == 1 and not sources[0].info.is_live:
+            return [self._recorded_line(sources[0])]
+        return [*map(_live_line, sources), *self._publishing_lines()]
+
+    def _publishing_lines(self) -> list[str]:
+        lines = []
+        for name, counts in self._pipeline.stats()["sinks"].items():
+            if "state" in counts:
+                dropped = sum(counts["dropped"].values())
+                lines.append(f"{name} {counts['state']}" + (f", dropped {dropped}" if dropped else ""))
+        return lines
+
+    def _recorded_line(self, source: FrameSource) -> str:
+        meter, total = self._pipeline.meter, source.info.frame_count
         of = f"/{total}" if total else ""
         line = f"{meter.frames}{of} frames, {meter.fps:.1f} fps, {meter.people} people"
-        if total and meter.frames <= total:
+        if total and 0 < meter.frames <= total:
             line += f", {(total - meter.frames) / meter.fps:.0f} s left"
         return line
 
@@ -311,7 +364,7 @@ class _Status:
         if not self._shown:
             return
         if self._terminal:
-            _say("\r\x1b[K", end="")
+            _say(CLEAR, end="")
         meter = self._pipeline.meter
         if not meter.frames:
             return
@@ -348,11 +401,18 @@ def _say(text: str, end: str = "\n") -> None:
         print(text, file=sys.stderr, end=end, flush=True)
 
 
+def _say_traceback(error: BaseException) -> None:
+    # Line by line: an @ of the source code is no part of an address on another line.
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        _say(redact(line))
+
+
 class _LogToPeople(logging.Handler):
     """The program's log: a line a record on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say(self.format(record))
+        begin = CLEAR if sys.stderr is not None and sys.stderr.isatty() else ""
+        _say(f"{begin}{redact(self.format(record))}")
 
 
 def _names(text: str) -> list[str]:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from streampose.errors import UsageError, describe, redact
+from streampose.errors import UsageError, describe, redact, redact_address
 from streampose.inputs import Input
 
 _IS_OF_KIND: dict[str, Callable[[Any], bool]] = {
@@ -74,7 +74,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, An
     Raises:
         UsageError: no such file, no TOML, a key that is not known or a value that cannot be right; names the key.
     """
-    name = redact(os.fspath(path))
+    name = redact_address(os.fspath(path))
     try:
         with Path(path).open("rb") as file:
             values = tomllib.load(file)
@@ -105,4 +105,10 @@ def _check(name: str, prefix: str, values: Mapping[str, Any], known: Mapping[str
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
             raise UsageError(f"{name}: unknown key {prefix}{key}: {hint}")
         if not _IS_OF_KIND[known[key]](value):
-            raise UsageError(f"{name}: {prefix}{key} is {known[key]}, not {redact(repr(value))}")
+            raise UsageError(f"{name}: {prefix}{key} is {known[key]}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return repr(redact_address(value)) if isinstance(value, str) else redact(repr(value))

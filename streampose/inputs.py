@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from streampose.errors import UsageError
 from streampose.sinks import Sink
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<source>.+)", re.DOTALL)
+_BADLY_NAMED = re.compile(r"([^=/:]*)=[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,14 @@ class Input:
 
 
 def parse_input(text: str) -> tuple[str | None, str]:
-    """Split `NAME=SOURCE` into both; a text without a name, or that is a file's, has None."""
+    """Split `NAME=SOURCE` into both; a text without a name, or that is a file's, has None.
+
+    Raises:
+        UsageError: an address behind a name that is none.
+    """
     match = _NAMED.fullmatch(text)
+    if match is None and (odd := _BADLY_NAMED.match(text)):
+        raise UsageError(f"{odd[1]!r} cannot name a source: take letters, digits, - and _")
     if match is None or Path(text).exists():
         return None, text
     return match["name"], match["source"]

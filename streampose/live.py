@@ -36,7 +36,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from streampose.channel import Channel, Closed, Empty, Finished
-from streampose.errors import SourceError, UsageError, describe, redact
+from streampose.errors import SourceError, UsageError, describe, redact, redact_address
 from streampose.frames import Frame, SourceInfo
 from streampose.meter import Drop
 from streampose.sources import (
@@ -44,6 +44,7 @@ from streampose.sources import (
     PICTURES_PER_S,
     Source,
     VideoFile,
+    check_name,
     ffmpeg_reason,
     file_safe,
     upright_bgr,
@@ -87,7 +88,6 @@ _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 80, "ht
 _PROBE_S = 1.0
 _KINDS = "a camera (0, /dev/video2), rtsp(s)://, rtmp(s)://, http(s)://, udp://, or - for a container on standard input"
 _LIVE = re.compile(r"-|[0-9]+|/dev/video[0-9]+|[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
-_SECRET_VALUES = re.compile(r"(?i)([?&;][^=&;]*(?:pass|pwd|token|secret|key|auth|sig|user|login)[^=&;]*=)[^&;\s]*")
 
 
 def is_live_text(text: str) -> bool:
@@ -134,6 +134,7 @@ def open_live(
         UsageError: a value that cannot be right.
         SourceError: standard input is no video. From a live source's `frames` when it is given up.
     """
+    check_name(name)
     for value, what in ((give_up_after_s, "give up after"), (freshness_s, "freshness")):
         if value is not None and not 0 <= value < float("inf"):
             raise UsageError(f"{what} {value} s: give a number of seconds from 0 on")
@@ -172,10 +173,7 @@ class Way:
 def _address(text: str, rtsp_transport: str) -> Way:
     scheme, _, rest = text.partition("://")
     scheme = scheme.lower()
-    # As `redact` does, which would stop at a space or a quotation mark.
-    _, at, behind = rest.rpartition("@")
-    bare = _SECRET_VALUES.sub(r"\1***", behind)
-    shown = f"{scheme}://{'***@' if at else ''}{bare}"
+    shown = redact_address(f"{scheme}://{rest}")
     if scheme not in _SCHEMES:
         raise UsageError(f"{shown} cannot be read: give {_KINDS}")
     if rtsp_transport not in ("tcp", "udp"):
@@ -187,7 +185,7 @@ def _address(text: str, rtsp_transport: str) -> Way:
     login = f"{':'.join(_encoded(part) for part in userinfo.split(':', 1))}@" if userinfo is not None else ""
     url = f"{scheme}://{login}{place}"
     # Of what is shown: a password that `_split_userinfo` did not recognize must not leak into a name.
-    source_id = file_safe(bare.partition("?")[0])
+    source_id = file_safe(re.split(r"[?#]", shown.removeprefix(f"{scheme}://").removeprefix("***@"))[0])
     # FFmpeg would look at 5 s of a stream first. With `fflags=nobuffer` it would throw that away, the first keyframe
     # included; kept, it is decoded at once and does not delay what follows.
     quick = {"analyzeduration": "100000"}
@@ -332,12 +330,14 @@ class LiveSource(Source):
 
     def _wait_after(self, lost: _Lost) -> None:
         now_s = time.monotonic()
-        if self._outage.lost(now_s):
-            _log.warning("%s is lost: %s; connecting again", self.info.source_id, lost)
+        is_new = self._outage.lost(now_s)
         delay_s = self._outage.delay_s(now_s)
         if delay_s is None:
             was_there = f" for {self._outage.give_up_after_s:g} s" if self._outage.give_up_after_s else ""
             raise SourceError(f"{self._way.text} is not there{was_there}: {lost}") from lost.__cause__
+        if is_new:
+            what = "is lost: %s; connecting again" if self._outage.was_live else "is not there: %s; trying until it is"
+            _log.warning(f"%s {what}", self.info.source_id, lost)
         self.meter.state = f"reconnecting: {lost}" if self._outage.was_live else f"opening: {lost}"
         self._stop.wait(delay_s)
 
@@ -619,7 +619,7 @@ class Outage:
         """It is not there; return whether this is new."""
         self._attempts += 1
         if self._since_s is not None:
-            return False
+            return not self.was_live and self._attempts == 1
         held_s = now_s - self._live_since_s
         self._earlier_s = 0.0 if held_s >= _STABLE_S else max(0.0, self._earlier_s - held_s)
         self._since_s = now_s

@@ -16,8 +16,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -102,7 +102,8 @@ class Feed:
 class Pipeline:
     """Sources through the networks into their sinks.
 
-    Iterate over it once for the results, each source's in its order; use it as a context manager or close it.
+    Iterate over it once for the results, each source's in its order, or over its `ticks`; use it as a context manager
+    or close it.
 
     A step that fails ends its source: every frame before the failure is delivered first, then its error is raised, a
     `StreamposeError` whose `__cause__` is the library's own. Where several sources run, the error is logged, the others
@@ -180,6 +181,15 @@ class Pipeline:
         return [lane.source for lane in self._lanes]
 
     def __iter__(self) -> Iterator[Result]:
+        with closing(self.ticks()) as ticks:
+            for result in ticks:
+                if result is not None:
+                    yield result
+
+    def ticks(self) -> Generator[Result | None]:
+        """Yield what the iteration does and, while nothing comes, None every `LOOK_EVERY_S`: for a caller who has
+        something to do also when every source is away.
+        """
         if self._started or self._ended:
             raise RuntimeError("a pipeline runs once")
         self._started = True
@@ -194,7 +204,12 @@ class Pipeline:
                 self._threads.append(thread)
                 thread.start()
             while not self._over():
-                number, value = self._next_result()
+                try:
+                    number, value = self._results.take(timeout_s=LOOK_EVERY_S)
+                except Empty:
+                    self._look_around()
+                    yield None
+                    continue
                 lane = self._lanes[number]
                 if isinstance(value, Ending):
                     self._take_ending(lane, value.error)
@@ -363,17 +378,12 @@ class Pipeline:
         """Whether a user has quit at a sink, which ends the whole run."""
         return any(run.quit for lane in self._lanes for run in lane.sinks)
 
-    def _next_result(self) -> tuple[int, Result | Ending]:
-        while True:
-            try:
-                return self._results.take(timeout_s=LOOK_EVERY_S)
-            except Empty:
-                self._raise_if_stalled()
-                for lane in self._lanes:
-                    for run in lane.sinks_here:
-                        run.idle()
-                if self._over():
-                    raise Finished from None
+    def _look_around(self) -> None:
+        """What the caller's thread does while it waits."""
+        self._raise_if_stalled()
+        for lane in self._lanes:
+            for run in lane.sinks_here:
+                run.idle()
 
     def _take_ending(self, lane: _Lane, error: BaseException | None) -> None:
         lane.ended = True

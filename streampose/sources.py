@@ -38,7 +38,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from streampose.errors import SourceError, UsageError, describe
+from streampose.errors import SourceError, UsageError, describe, redact_address
 from streampose.frames import Frame, Image, SourceInfo
 from streampose.meter import SourceMeter
 
@@ -105,10 +105,7 @@ def open_source(text: str | os.PathLike[str], *, name: str | None = None) -> Sou
     spelled = os.fspath(text)
     if not spelled:
         raise UsageError(f"an empty source: give {_READABLE}")
-    if name is not None and (not name.isprintable() or not name.strip(" .") or "/" in name):
-        raise UsageError(
-            f"{name!r} cannot name a source: it becomes part of file names, so it needs a letter and no '/'"
-        )
+    check_name(name)
     if isinstance(text, str):
         if text == DEMO:
             from streampose.models import demo_clip
@@ -124,6 +121,15 @@ def open_source(text: str | os.PathLike[str], *, name: str | None = None) -> Sou
         raise SourceError(f"{spelled} cannot be opened: {describe(error)}") from error
 
 
+def check_name(name: str | None) -> None:
+    """Raise `UsageError` when `name` cannot be a `source_id`; None, for one made from the text, can."""
+    if name is not None and (not name.isprintable() or not name.strip(" .") or "/" in name):
+        raise UsageError(
+            f"{redact_address(name)!r} cannot name a source: it becomes part of file names, so it needs a letter and "
+            "no '/'"
+        )
+
+
 _READABLE = "a video file, a picture, a folder or glob of pictures, a camera, a stream's address, or 'demo'"
 
 
@@ -137,7 +143,8 @@ def _open_path(spelled: str, name: str | None) -> Source:
             return _open_pictures([p for p in found if _is_picture(p)], None, spelled, name)
         if path.is_symlink():
             raise SourceError(f"{spelled} is a broken link: there is no {path.readlink()}") from None
-        raise SourceError(f"{spelled} does not exist{_suggestion(path)}") from None
+        hint = f": an address begins with its scheme; give {_READABLE}" if "://" in spelled else _suggestion(path)
+        raise SourceError(f"{redact_address(spelled)} does not exist{hint}") from None
     except ValueError as error:  # a null byte
         raise SourceError(f"{spelled!r} cannot be opened: {describe(error)}") from error
     if stat.S_ISDIR(status.st_mode):

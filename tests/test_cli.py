@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +21,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streampose.cli import main
+from streampose.cli import CLEAR, main
 from streampose.sinks.keypoints import read_poses
 from tests import networks
 from tests.clips import make_clip
@@ -246,6 +251,93 @@ def test_a_damaged_file_gives_every_good_frame_and_then_the_error(tmp_path: Path
     assert 30 <= count < 70
     with av.open(tmp_path / "out.mkv") as container:
         assert sum(1 for _ in container.decode(video=0)) == count
+
+
+def test_passwords_are_told_by_no_error_and_no_traceback(tmp_path: Path) -> None:
+    for arguments in (
+        ["run", "rtsp://me:SEC ret@s@127.0.0.1:9/1", "--to", "null", "--debug"],
+        ["run", "--to", "null", "--quiet", "rtsp://me:SEC ret@s@127.0.0.1:9/1", "--style", "rtmp://me:SEC r@h/1"],
+        ["run", "--to", "null", "cam 1=rtsp://me:SEC ret@s@127.0.0.1:9/1"],
+        ["run", "--to", "null", "x/cam=rtsp://me:SEC ret@s@127.0.0.1:9/1"],
+        ["run", "--to", "rtmp://me:SEC ret@s@127.0.0.1/{what}", "demo"],
+        ["run", "demo", "--to", "null", "--pose", "http://me:SEC ret@s@127.0.0.1/model?token=SEC"],
+        ["run", "--config", "cameras.toml"],
+    ):
+        (tmp_path / "cameras.toml").write_text("[sources.a]\nsource = ['rtsp://me:SEC ret@s@h', \"rtsp://me:SEC'r@h\"]")
+        code, stdout, stderr = run(arguments, tmp_path)
+        assert code in (1, 2), arguments
+        assert len(stderr) > 50
+        assert "SEC" not in stdout + stderr, arguments
+        assert "ret@s" not in stderr, arguments
+
+
+def test_counts_that_cannot_be_written(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=5)
+    for file, says in (("nowhere/stats.json", "nowhere"), ("folder", "folder"), ("clip.mp4", "the source itself")):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        code, _, stderr = run(["run", "clip.mp4", *tiny, "--to", "out.jsonl", "--stats", file], tmp_path)
+        assert says in the_error(code, stderr, 2)
+        assert not (tmp_path / "out.jsonl").exists(), "nothing was begun"
+    code, _, stderr = run(["run", "clip.mp4", *tiny, "--to", "null", "--stats", "/dev/full"], tmp_path)
+    assert "cannot write /dev/full" in the_error(code, stderr, 1)
+    code, _, stderr = run(["run", "rtsp://127.0.0.1:9/1", *tiny, "--to", "null", "--stats", "/dev/full"], tmp_path)
+    assert code == 1
+    first, last = (line for line in stderr.splitlines() if line.startswith("streampose: "))
+    assert "cannot write /dev/full" in first
+    assert "refused" in last
+
+
+def on_a_terminal(arguments: Sequence[str], cwd: Path, until: Callable[[str], bool]) -> str:
+    """What a run writes to a terminal of 60 columns, which is interrupted when `until` is true of it."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streampose", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=its,
+    )
+    os.close(its)
+    written = b""
+    deadline_s = time.monotonic() + WITHIN_S
+    try:
+        while time.monotonic() < deadline_s:
+            try:
+                written += os.read(ours, 65536)
+            except OSError:  # how a terminal tells that nobody writes to it any more
+                break
+            if until is not None and until(written.decode(errors="replace")):
+                process.send_signal(signal.SIGINT)
+                until = None
+        assert process.wait(10) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    return written.decode()
+
+
+def test_the_status_is_drawn_while_every_source_is_away(tmp_path: Path, tiny: list[str]) -> None:
+    sources = [f"{name}=rtsp://127.0.0.1:9/{name}" for name in ("left", "right")]
+    shown = on_a_terminal(
+        ["run", *sources, *tiny, "--to", "null"], tmp_path, lambda text: text.count("right opening: refused") > 5
+    )
+    words = re.sub(r"\x1b\[[0-9]*[A-Z]", "", shown).replace("\r", "\n")
+    status = [line for line in words.splitlines() if " opening: " in line]
+    assert "left opening: refused: nothing listens there" in shown
+    assert max(map(len, status)) < 60, "a line that is wrapped would stay"
+    assert shown.count(f"{CLEAR}streampose: left is not there") == 1, "the log does not run into the status"
+    assert "Traceback" not in shown
+
+
+def test_a_status_line_is_written_while_the_source_is_away(tmp_path: Path, tiny: list[str]) -> None:
+    with child(["run", "rtsp://127.0.0.1:9/1", *tiny, "--to", "null", "--give-up-after", "11"], tmp_path) as process:
+        _, stderr = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 1
+    assert stderr.count("127.0.0.1_9_1 is not there: refused") == 1
+    assert stderr.count("127.0.0.1_9_1 opening: refused") == 1
 
 
 def test_a_camera_that_is_not_there_is_one_line(tmp_path: Path, tiny: list[str]) -> None:

@@ -84,6 +84,8 @@ def test_names_before_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert parse_input("cam1=rtsp://host/1?a=b") == ("cam1", "rtsp://host/1?a=b")
     assert parse_input("rtsp://host/1?a=b") == (None, "rtsp://host/1?a=b")
     assert parse_input("clip.mp4") == (None, "clip.mp4")
+    with pytest.raises(UsageError, match="'cam 1' cannot name a source"):
+        parse_input("cam 1=rtsp://host/1")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b").touch()
     assert parse_input("a=b") == (None, "a=b")

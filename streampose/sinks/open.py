@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from streampose.errors import UsageError, redact
+from streampose.errors import UsageError, redact_address
 from streampose.sinks import Sink
 from streampose.sinks.keypoints import KeypointsSink
 from streampose.sinks.null import NullSink
@@ -37,7 +37,8 @@ def fill_in(text: str, source_id: str) -> str:
 
     def value_of(field: re.Match[str]) -> str:
         if field[1] not in {"source", "time"}:
-            raise UsageError(f"{redact(text)}: the words in braces are {{source}} and, for video files, {{time}}")
+            shown = redact_address(text)
+            raise UsageError(f"{shown}: the words in braces are {{source}} and, for video files, {{time}}")
         return value if field[1] == "source" else field[0]
 
     return _FIELD.sub(value_of, text)
@@ -76,10 +77,12 @@ def open_sink(
         return KeypointsSink(None)
     if url := _URL.match(target):
         if url[1].lower() not in SCHEMES:
-            streams = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise UsageError(f"cannot write to {redact(target)}: live streams go to {streams}, the rest to files")
+            streams, shown = ", ".join(f"{scheme}://" for scheme in SCHEMES), redact_address(target)
+            raise UsageError(f"cannot write to {shown}: live streams go to {streams}, the rest to files")
         return PublishSink(target, give_up_after_s=give_up_after_s)
 
+    if "://" in target:
+        raise UsageError(f"cannot write to {redact_address(target)}: an address begins with its scheme")
     path = Path(target)
     suffix = path.suffix.lower()
     if target.endswith(("/", os.sep)):

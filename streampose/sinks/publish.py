@@ -44,7 +44,7 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
-from streampose.errors import SinkError, UsageError, describe, redact
+from streampose.errors import SinkError, UsageError, describe, redact_address
 from streampose.frames import Image, Result, RunInfo
 from streampose.sinks import Sink, publisher
 from streampose.sinks.video import Canvas, frame_rate
@@ -473,7 +473,7 @@ def _lost(reason: str, number: int | None, was_connected: bool) -> _Lost:
 
 def _public(url: str) -> str:
     """Return how messages name `url`: without user name, password, query and key."""
-    address, question, _ = redact(url).partition("?")
+    address, question, _ = redact_address(url).partition("?")
     path, slash, name = address.rpartition("/")
     if len(name) > _LONGEST_NAME and "://" in path and url.lower().startswith("rtmp"):
         address = f"{path}{slash}***"

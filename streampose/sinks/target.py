@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from streampose.errors import SinkError, UsageError, describe, redact
+from streampose.errors import SinkError, UsageError, describe, redact_address
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def name_of(target: str | os.PathLike[str]) -> str:
     """Return how messages name `target`: as the user wrote it, credentials redacted, what cannot be printed escaped."""
-    text = redact(os.fspath(target))
+    text = redact_address(os.fspath(target))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
