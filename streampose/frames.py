@@ -49,8 +49,6 @@ class SourceInfo:
     """The file behind a video-file source, from which a video sink copies the audio."""
     pictures: tuple[str, ...] = ()
     """The files of a picture source, in the order of its frames: no sink may replace one of them."""
-    pixel_aspect: Fraction = Fraction(1)
-    """Width of a pixel over its height as it is to be shown, rotation applied; 1 where the container does not say."""
 
     @property
     def place(self) -> str | None:
@@ -75,6 +73,8 @@ class Frame:
     """(H, W, 3) uint8 BGR on the host. Belongs to everyone who holds the frame: never drawn on."""
     file: str | None = None
     """For picture sources the file's path below the source's folder (its name for a single picture), else None."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel over its height as it is to be shown, rotation applied; 1 where the source does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ from streampose.sources import (
     check_name,
     ffmpeg_reason,
     file_safe,
+    pixel_aspect,
     upright_bgr,
     video_stream,
 )
@@ -374,7 +375,9 @@ class LiveSource(Source):
             if image.shape[:2] != (self.info.height, self.info.width):
                 self.info = replace(self.info, height=image.shape[0], width=image.shape[1])
             index, self._index = self._index, self._index + 1
-            yield Frame(self.info.source_id, index, pts_s, time.monotonic(), image)
+            # The codec's own first: a server may go on with another publisher's pictures.
+            aspect = pixel_aspect(frame, stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio)
+            yield Frame(self.info.source_id, index, pts_s, time.monotonic(), image, pixel_aspect=aspect)
 
     def _went_live(self, stream: VideoStream, frame: VideoFrame) -> None:
         rate = stream.average_rate or stream.guessed_rate

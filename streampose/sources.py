@@ -16,7 +16,6 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -199,7 +198,8 @@ def file_safe(stem: str) -> str:
 class _Shot(NamedTuple):
     pts_s: float
     image: Image
-    file: str | None
+    file: str | None = None
+    pixel_aspect: Fraction = Fraction(1)
 
 
 class _Recorded(Source):
@@ -218,7 +218,9 @@ class _Recorded(Source):
     def frames(self) -> Iterator[Frame]:
         for shot in self._shots:
             index, self._index = self._index, self._index + 1
-            yield Frame(self.info.source_id, index, shot.pts_s, time.monotonic(), shot.image, shot.file)
+            yield Frame(
+                self.info.source_id, index, shot.pts_s, time.monotonic(), shot.image, shot.file, shot.pixel_aspect
+            )
 
     def close(self) -> None:
         self._reader.close()
@@ -355,9 +357,11 @@ def _orientation(frame: VideoFrame) -> _Orientation:
     return _Orientation(is_transposed, flip)
 
 
-def pixel_aspect(stream: VideoStream, frame: VideoFrame) -> Fraction:
-    """Return the width of a pixel over its height in the pictures that `upright_bgr` makes of the stream's frames."""
-    aspect = stream.sample_aspect_ratio or Fraction(1)
+def pixel_aspect(frame: VideoFrame, stored: Fraction | None) -> Fraction:
+    """Return the width of a pixel over its height in the picture that `upright_bgr` makes of `frame`, whose stream says
+    `stored`.
+    """
+    aspect = stored or Fraction(1)
     return 1 / aspect if _orientation(frame).is_transposed else aspect
 
 
@@ -400,11 +404,10 @@ class VideoFile(_Recorded):
             for frame in chain(decoding.frames(), self._tail(decoding)):
                 image = upright_bgr(frame, to_bgr, self._text)
                 if pts_s is None:
-                    described = self._describe(container, stream, image, time_base, rate)
-                    self.info = replace(described, pixel_aspect=pixel_aspect(stream, frame))
+                    self.info = self._describe(container, stream, image, time_base, rate)
                 ticks = clock.tick(frame.pts)
                 pts_s = ticks * time_base.numerator / time_base.denominator
-                yield _Shot(pts_s, image, None)
+                yield _Shot(pts_s, image, pixel_aspect=pixel_aspect(frame, stream.sample_aspect_ratio))
         fault = decoding.fault
         if pts_s is None:
             reason = fault.reason if fault else "the file ends before the first one"

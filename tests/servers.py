@@ -20,6 +20,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -306,9 +307,17 @@ def has_gstreamer() -> bool:
 class Publisher(Server):
     """Sends numbered H.264 pictures to an RTMP address; ends when it is refused or the server goes away."""
 
-    def __init__(self, folder: Path, url: str, *, size: tuple[int, int] = (640, 360), fps: int = 25) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *,
+        size: tuple[int, int] = (640, 360),
+        fps: int = 25,
+        pixel_aspect: Fraction = Fraction(1),
+    ) -> None:
         self.fps = fps
-        argv = [sys.executable, "-m", "tests.servers", "publish", url]
+        argv = [sys.executable, "-m", "tests.servers", "publish", url, "--pixel-aspect", str(pixel_aspect)]
         argv += ["--width", str(size[0]), "--height", str(size[1]), "--fps", str(fps)]
         super().__init__(argv, folder)
 
@@ -322,7 +331,7 @@ class Relay(Server):
         super().__init__(argv, folder, (self.port,))
 
 
-def _publish(url: str, width: int, height: int, fps: int) -> None:
+def _publish(url: str, width: int, height: int, fps: int, pixel_aspect: Fraction) -> None:
     import av
 
     from tests.clips import numbered_image
@@ -337,6 +346,7 @@ def _publish(url: str, width: int, height: int, fps: int) -> None:
         video = container.add_stream("libx264", rate=fps, options=options)
         assert isinstance(video, av.VideoStream)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        video.codec_context.sample_aspect_ratio = pixel_aspect
         first = tick = int(time.monotonic() * fps)
         while True:
             tick = max(tick + 1, int(time.monotonic() * fps))
@@ -376,12 +386,13 @@ def _main() -> None:
     publish.add_argument("url")
     for number in ("--width", "--height", "--fps"):
         publish.add_argument(number, type=int, required=True)
+    publish.add_argument("--pixel-aspect", type=Fraction, required=True)
     relay = commands.add_parser("relay")
     for number in ("--port", "--target"):
         relay.add_argument(number, type=int, required=True)
     arguments = parser.parse_args()
     if arguments.command == "publish":
-        _publish(arguments.url, arguments.width, arguments.height, arguments.fps)
+        _publish(arguments.url, arguments.width, arguments.height, arguments.fps, arguments.pixel_aspect)
     else:
         asyncio.run(_relay(arguments.port, arguments.target))
 

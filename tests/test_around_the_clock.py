@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import psutil
 import pytest
@@ -31,7 +33,7 @@ from streampose.sinks import Sink
 from streampose.sinks.open import open_sink
 from tests.fakes import SKELETON, FakeDetector, FakePose
 from tests.player import Player, wait_until
-from tests.servers import Namespace, RtmpServer, RtspServer, free_port
+from tests.servers import Namespace, Publisher, RtmpServer, RtspServer, free_port
 
 LONG = pytest.mark.long
 FPS = 25
@@ -209,6 +211,32 @@ def test_a_camera_that_returns_with_another_picture_size(tmp_path: Path, rtmp: R
                 player.wait_for(lambda shown: shown.is_fresh(FPS))
                 assert player.playing
                 assert {shown.size for shown in player.shown} == {(640, 360)}, "the stream keeps its first size"
+
+
+def test_an_anamorphic_stream_stays_so_and_a_square_one_is_fitted_into_it(tmp_path: Path, rtmp: RtmpServer) -> None:
+    wide = Fraction(4, 3)
+    sinks = open_sink(rtmp.url("out")), open_sink(tmp_path / "rec-{time}.mkv", segment_s=60)
+    with running([feed(rtmp.url("in"), *sinks)]) as run:
+        with Publisher(tmp_path / "wide", rtmp.url("in"), fps=FPS, size=(480, 360), pixel_aspect=wide):
+            wait_until(run.flows)
+            wait_until_published(rtmp)
+            with av.open(rtmp.url("out"), timeout=10) as player:
+                shown = next(player.decode(video=0))
+                assert (shown.width, shown.height) == (480, 360)
+                assert player.streams.video[0].codec_context.sample_aspect_ratio == wide
+        wait_until(lambda: not run.flows())
+        with Publisher(tmp_path / "square", rtmp.url("in"), fps=FPS, size=(640, 360)):
+            wait_until(run.flows)
+            with Player(rtmp.url("out")) as player:
+                fitted = player.wait_for(lambda shown: shown.is_fresh(FPS))
+                assert fitted.size == (480, 360), "and its number can be read: no border"
+        run.stop()
+    (file,) = tmp_path.glob("rec-*.mkv")
+    with av.open(str(file)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == wide
+        pictures = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+    assert pictures[-1].shape == (360, 480)
+    assert min(pictures[-1][180, 0], pictures[-1][0, 240], pictures[-1][-1, 240]) > 25, "the same shape: no border"
 
 
 def test_dead_and_hung_cameras_cost_the_healthy_ones_nothing(tmp_path: Path) -> None:

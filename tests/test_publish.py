@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -213,6 +214,21 @@ def test_players_stay_while_the_source_is_away_and_see_that_it_is(rtmp: RtmpServ
     status = sink.status()
     assert status["published"] + status["dropped"] == camera.written
     assert int(status["repeated"]) >= 4
+
+
+def test_a_slow_camera_is_not_away(rtmp: RtmpServer) -> None:
+    every_s = NO_SIGNAL_AFTER_S + 0.5
+    with opened(rtmp.url("cam"), run_info(fps=None)) as sink, ExitStack() as playing:
+        for number in range(5):
+            if number == 2:
+                player = playing.enter_context(Player(rtmp.url("cam")))
+            sink.write(result(number * every_s, numbered_image(number, SIZE)))
+            written_s = time.monotonic()
+            while time.monotonic() - written_s < every_s:
+                time.sleep(0.25)
+                sink.idle()
+        wait_until(lambda: player.shown[-1].number == 4)
+        assert min(shown.brightness for shown in player.shown) > 60, "none of its pictures is marked"
 
 
 def test_frames_of_another_size_are_fitted_into_the_first_one(rtmp: RtmpServer) -> None:

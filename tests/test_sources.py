@@ -215,7 +215,7 @@ class TestVideo:
     def test_pixels_that_are_not_square(self, tmp_path: Path, suffix: str, rotation: int, expected: Fraction) -> None:
         path = make_clip(tmp_path / f"a{suffix}", rotation=rotation, pixel_aspect=Fraction(4, 3), frames=2)
         with open_source(path) as source:
-            assert source.info.pixel_aspect == expected
+            assert next(iter(source.frames())).pixel_aspect == expected
 
     def test_pictures_are_not_left_to_the_garbage_collector(self, tmp_path: Path) -> None:
         def decoded() -> int:

@@ -31,8 +31,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from fractions import Fraction
+from statistics import median
 from urllib.parse import quote
 
 import cv2  # before av, else windows hang: see window.py
@@ -138,6 +140,9 @@ class PublishSink(Sink):
         self._marked: Image | None = None
         self._written_at_s = 0.0
         self._written_pts_s: float | None = None
+        self._intervals_s: deque[float] = deque(maxlen=5)
+        """Between the latest frames."""
+        self._pixel_aspect = Fraction(1)
 
         self._state = "waiting for the first frame"
         self._connections = self._published = self._dropped = self._repeated = 0
@@ -165,15 +170,18 @@ class PublishSink(Sink):
         picture = result.frame.image if result.picture is None else result.picture
         if self._canvas is None:
             try:
-                self._canvas = Canvas(picture.shape[1], picture.shape[0])
+                self._canvas = Canvas(picture.shape[1], picture.shape[0], result.frame.pixel_aspect)
             except ValueError as error:
                 raise SinkError(f"cannot publish to {self.text}: {describe(error)}") from error
         if not self._run.source.is_live:
             while not (self._connected() or self._outages or self._interrupted.wait(_LOOK_EVERY_S)):
                 pass
             self._wait_for(result.frame.pts_s)
-        self._written_at_s, self._written_pts_s = time.monotonic(), result.frame.pts_s
-        self._last, self._marked = picture, None
+        now_s = time.monotonic()
+        if self._written_pts_s is not None:
+            self._intervals_s.append(now_s - self._written_at_s)
+        self._written_at_s, self._written_pts_s = now_s, result.frame.pts_s
+        self._last, self._marked, self._pixel_aspect = picture, None, result.frame.pixel_aspect
         if self._send(picture, result.frame.pts_s):
             self._published += 1
         else:
@@ -184,7 +192,7 @@ class PublishSink(Sink):
         if self._run is None or self._last is None:
             return
         picture = self._last
-        if self._run.source.is_live and time.monotonic() - self._written_at_s > self._no_signal_after_s(self._run):
+        if self._run.source.is_live and time.monotonic() - self._written_at_s > self._no_signal_after_s():
             if self._marked is None:
                 self._marked = no_signal(self._last)
             picture = self._marked
@@ -222,9 +230,9 @@ class PublishSink(Sink):
         dropped = f", {self._dropped} dropped without a connection" if self._dropped else ""
         return f"{self.text}: {self._published} frames published{dropped}"
 
-    @staticmethod
-    def _no_signal_after_s(run: RunInfo) -> float:
-        return max(NO_SIGNAL_AFTER_S, 3 / run.source.fps if run.source.fps else 0.0)
+    def _no_signal_after_s(self) -> float:
+        # The median: an outage among them is no interval of the source's. A live source does not tell its rate.
+        return max(NO_SIGNAL_AFTER_S, 3 * median(self._intervals_s) if self._intervals_s else 0.0)
 
     def _wait_for(self, pts_s: float) -> None:
         if self._written_pts_s is not None:
@@ -237,7 +245,7 @@ class PublishSink(Sink):
             return False
         at_ms = self._timeline.at(pts_s, time.monotonic())
         try:
-            kind, data = self._encoder.encode(picture, at_ms)
+            kind, data = self._encoder.encode(picture, self._pixel_aspect, at_ms)
         except (av.FFmpegError, ValueError) as error:
             raise SinkError(f"cannot encode for {self.text}: {describe(error)}") from error
         try:
@@ -357,9 +365,9 @@ class _Encoder:
         self._context = context
         self.extradata = context.extradata or b""
 
-    def encode(self, picture: Image, at_ms: int) -> tuple[bytes, bytes]:
+    def encode(self, picture: Image, pixel_aspect: Fraction, at_ms: int) -> tuple[bytes, bytes]:
         """Return the kind and the data of the message that holds `picture`."""
-        frame = self._canvas.frame(picture)
+        frame = self._canvas.frame(picture, pixel_aspect)
         frame.pts = at_ms
         frame.time_base = publisher.TIME_BASE
         if at_ms >= self._keyframe_at_ms:

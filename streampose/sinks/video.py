@@ -71,14 +71,17 @@ class Canvas:
     """Brings every picture to one size and to what H.264 takes: 4:2:0, BT.709 or BT.601 by height, limited range.
 
     An odd width or height grows by one, the last column or row repeated (4:2:0 has only even ones); a picture of
-    another size is fitted in with black borders.
+    another size, or with pixels of another shape, is fitted in with black borders.
     """
 
-    def __init__(self, width: int, height: int) -> None:
-        """Take the size of the first picture, in pixels. Raises `ValueError` for one that x264 does not take."""
+    def __init__(self, width: int, height: int, pixel_aspect: Fraction = Fraction(1)) -> None:
+        """Take the size of the first picture, in pixels, and their shape. Raises `ValueError` for a size that x264 does
+        not take.
+        """
         if max(width, height) > MAX_SIDE:
             raise ValueError(f"{width} x {height} pixels are too many: H.264 takes at most {MAX_SIDE} a side")
         self._width, self._height = width, height
+        self._pixel_aspect = pixel_aspect
         self.width, self.height = width + width % 2, height + height % 2
         """What the encoder is given."""
         self._colours = _BT709 if height >= HD_LINES else _BT601
@@ -88,12 +91,13 @@ class Canvas:
         """Tell `encoder`, before it is opened, what its frames will be."""
         encoder.width, encoder.height = self.width, self.height
         encoder.pix_fmt = "yuv420p"
+        encoder.sample_aspect_ratio = self._pixel_aspect
         encoder.colorspace = encoder.color_primaries = encoder.color_trc = self._colours.tag
 
-    def frame(self, picture: Image) -> av.VideoFrame:
+    def frame(self, picture: Image, pixel_aspect: Fraction) -> av.VideoFrame:
         """Return the (H, W, 3) uint8 BGR `picture` as a frame for the encoder, without a time."""
-        if picture.shape[:2] != (self._height, self._width):
-            picture = letterboxed(picture, self._width, self._height)
+        if picture.shape[:2] != (self._height, self._width) or pixel_aspect != self._pixel_aspect:
+            picture = letterboxed(picture, self._width, self._height, float(pixel_aspect / self._pixel_aspect))
         odd_lines, odd_columns = self._height % 2, self._width % 2
         if odd_lines or odd_columns:
             picture = np.pad(picture, ((0, odd_lines), (0, odd_columns), (0, 0)), mode="edge")
@@ -149,8 +153,8 @@ class VideoFileSink(Sink):
         try:
             if self._file is None:
                 os.close(create(self._path, overwrite=self._overwrite))
-                self._file = _VideoFile(self._path, picture, self._source)
-            self._file.add(picture, result.frame.pts_s)
+                self._file = _VideoFile(self._path, picture, result.frame.pixel_aspect, self._source)
+            self._file.add(picture, result.frame.pixel_aspect, result.frame.pts_s)
         except _FAILURES as error:
             self._failed = True
             if self._file is None:
@@ -190,9 +194,9 @@ def _failed(name: str, error: Exception) -> SinkError:
 class _VideoFile:
     """A started container with its encoder and its sound; raises what PyAV raises, one of `_FAILURES`."""
 
-    def __init__(self, path: Path, picture: Image, source: SourceInfo) -> None:
+    def __init__(self, path: Path, picture: Image, pixel_aspect: Fraction, source: SourceInfo) -> None:
         height, width = picture.shape[:2]
-        self._canvas = Canvas(width, height)
+        self._canvas = Canvas(width, height, pixel_aspect)
         self._time_base = source.time_base
         self._frame_s = 1 / source.fps if source.fps else 0.0
         self._last_pts: int | None = None
@@ -203,11 +207,10 @@ class _VideoFile:
             f"file:{path}", "w", format=format_name, options=_options(format_name, source.time_base)
         )
         self._encoder = self._add_encoder(source.fps)
-        self._encoder.codec_context.sample_aspect_ratio = source.pixel_aspect
         self._sound = None if source.path is None else Sound(source.path, self._container, name_of(path))
         self._container.start_encoding()
 
-    def add(self, picture: Image, pts_s: float) -> None:
+    def add(self, picture: Image, pixel_aspect: Fraction, pts_s: float) -> None:
         """Encode `picture` at `pts_s`, behind the sound before it."""
         if self._sound is not None:
             self._sound.copy_until(pts_s)
@@ -216,7 +219,7 @@ class _VideoFile:
             pts = max(pts, self._last_pts + 1)  # the muxer refuses a time that does not grow
         self._last_pts = pts
         self._end_s = float(pts * self._time_base) + self._frame_s
-        frame = self._canvas.frame(picture)
+        frame = self._canvas.frame(picture, pixel_aspect)
         frame.pts = pts
         frame.time_base = self._time_base
         self._container.mux(self._encoder.encode(frame))
@@ -261,10 +264,13 @@ def _options(format_name: str, time_base: Fraction) -> dict[str, str]:
     }
 
 
-def letterboxed(picture: Image, width: int, height: int) -> Image:
-    """Return the (H, W, 3) uint8 BGR `picture` fitted into `width` x `height` pixels, with black borders."""
-    scale = min(width / picture.shape[1], height / picture.shape[0])
-    inner_width, inner_height = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+def letterboxed(picture: Image, width: int, height: int, stretch: float = 1.0) -> Image:
+    """Return the (H, W, 3) uint8 BGR `picture`, made wider by the factor `stretch`, fitted into `width` x `height`
+    pixels, with black borders.
+    """
+    wanted_width = picture.shape[1] * stretch
+    scale = min(width / wanted_width, height / picture.shape[0])
+    inner_width, inner_height = max(1, round(wanted_width * scale)), max(1, round(picture.shape[0] * scale))
     left, top = (width - inner_width) // 2, (height - inner_height) // 2
     canvas = np.zeros((height, width, 3), np.uint8)
     cv2.resize(
