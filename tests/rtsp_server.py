@@ -21,6 +21,8 @@ PATCHES_YUV = ((82, 189, 107), (141, 92, 80), (95, 108, 204))
 ENCODERS = {
     "h264": "x264enc tune=zerolatency speed-preset=ultrafast bitrate=2000 key-int-max={fps} sliced-threads=false"
     " threads=1 ! video/x-h264,profile=constrained-baseline ! rtph264pay name=pay0 pt=96 config-interval=-1",
+    "h265": "x265enc tune=zerolatency speed-preset=ultrafast bitrate=2000 key-int-max={fps}"
+    " ! rtph265pay name=pay0 pt=96 config-interval=-1",
     "jpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
     "vp8": "vp8enc deadline=1 keyframe-max-dist={fps} ! rtpvp8pay name=pay0 pt=96",
 }

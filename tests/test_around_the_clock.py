@@ -213,6 +213,44 @@ def test_a_camera_that_returns_with_another_picture_size(tmp_path: Path, rtmp: R
                 assert {shown.size for shown in player.shown} == {(640, 360)}, "the stream keeps its first size"
 
 
+@pytest.mark.parametrize(
+    "after",
+    [{"size": (1920, 1080)}, {"codec": "h265"}, {"codec": "jpeg", "fps": 5}],
+    ids=["1080p", "H.265", "MJPEG at half the rate"],
+)
+def test_a_camera_that_returns_as_another(tmp_path: Path, rtmp: RtmpServer, after: dict[str, Any]) -> None:
+    port, before = free_port(), {"size": (1280, 720), "fps": 10}
+    sinks = open_sink(rtmp.url("out")), open_sink(tmp_path / "all.mp4"), open_sink(tmp_path / "{time}.mkv", segment_s=3)
+    with RtspServer(tmp_path / "before", port=port, **before) as first, running([feed(first.url(), *sinks)]) as run:
+        wait_until(lambda: run.flows(within_s=0.5))
+        wait_until_published(rtmp)
+        with Player(rtmp.url("out")) as player:
+            player.wait_for(lambda shown: shown.is_fresh(10))
+            first.kill()
+            with RtspServer(tmp_path / "after", port=port, **{**before, **after}) as second:
+                player.wait_for(lambda shown: shown.is_fresh(second.fps))
+                time.sleep(3.0)
+                assert player.playing
+                assert {shown.size for shown in player.shown} == {(1280, 720)}, "the stream keeps its first size"
+                stats = run.stop()
+    assert stats["sources"]["cam"]["reconnects"] == 1
+    assert {name: sink["error"] for name, sink in stats["sinks"].items() if sink["error"]} == {}
+    written = [stats["sinks"][sink.text]["written"] for sink in sinks[1:]]
+    recordings = {path: shown_in(path) for path in (tmp_path / "all.mp4", *sorted(tmp_path.glob("*.mkv")))}
+    whole, *segments = recordings.values()
+    assert [len(whole), sum(map(len, segments))] == written
+    assert {size for _, size in whole} == {(1280, 720)}
+    assert segments[-1][0][1] == after.get("size", (1280, 720)), "a new file begins with the picture's own size"
+    for times_s in ([time_s for time_s, _ in shown] for shown in recordings.values()):
+        assert times_s == sorted(set(times_s))
+
+
+def shown_in(path: Path) -> list[tuple[float, tuple[int, int]]]:
+    """The time and the size of every picture of a recording."""
+    with av.open(str(path)) as container:
+        return [(float(frame.time or 0), (frame.width, frame.height)) for frame in container.decode(video=0)]
+
+
 def test_an_anamorphic_stream_stays_so_and_a_square_one_is_fitted_into_it(tmp_path: Path, rtmp: RtmpServer) -> None:
     wide = Fraction(4, 3)
     sinks = open_sink(rtmp.url("out")), open_sink(tmp_path / "rec-{time}.mkv", segment_s=60)
