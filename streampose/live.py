@@ -212,8 +212,11 @@ def _address(text: str, rtsp_transport: str) -> Way:
 def _split_userinfo(rest: str) -> tuple[str | None, str]:
     """Split what follows `://` into user information and place; a password may hold `@`, `/`, `?`, and a path `@`."""
     userinfo, at, _ = rest.rpartition("@")
-    # host/path@x and host:554/path@x, and not a password with a slash
-    if re.search("[/?]", userinfo) and not re.match(r"[^/?:]*:(?![0-9]*[/?])", userinfo):
+    # host/path@x and host:554/path@x, and not a password with a slash: me:/word@x, me:12/34@a.host
+    is_login = re.match(r"[^/?:]*:(?![0-9]+[/?])", userinfo) or (
+        re.match(r"[^/?:.]*:", userinfo) and re.match(r"(localhost|[\w-]+(\.[\w-]+)+|\[)", rest[len(userinfo) + 1 :])
+    )
+    if re.search("[/?]", userinfo) and not is_login:
         userinfo, at, _ = re.split("[/?]", rest)[0].rpartition("@")
     return (userinfo, rest[len(userinfo) + 1 :]) if at else (None, rest)
 
@@ -553,6 +556,8 @@ def _why(error: Exception, way: Way) -> str:
             return "what comes from there is no video, or a playlist that leads elsewhere than to http(s)"
         case av.InvalidDataError() | av.EOFError():
             return "what comes from there is no video stream"
+        case av.ArgumentError():
+            return "what comes from there makes no sense, or leads to another kind of address"
         case OSError() if error.errno == errno.EIO:
             return "the server closed the connection: no such stream, or not for this user"
         case av.FFmpegError():
@@ -738,7 +743,11 @@ class _Pipe(VideoFile):
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("-: a container has to be piped into standard input")
         self._input = _Input(sys.stdin.fileno())
-        super().__init__(None, "-", source_id)
+        try:
+            super().__init__(None, "-", source_id)
+        finally:
+            if self._input.interrupted:
+                raise KeyboardInterrupt
 
     def interrupt(self) -> None:
         self._input.stop.set()
@@ -754,9 +763,15 @@ class _Input:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.stop = threading.Event()
+        self.interrupted = False
+        """By Ctrl-C: PyAV (18.1) ignores what is raised here, and reads on."""
 
     def read(self, size: int) -> bytes:
-        while not self.stop.is_set():
-            if select.select([self._descriptor], [], [], _POLL_S)[0]:
-                return os.read(self._descriptor, size)
+        try:
+            while not self.stop.is_set():
+                if select.select([self._descriptor], [], [], _POLL_S)[0]:
+                    return os.read(self._descriptor, size)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.stop.set()
         return b""

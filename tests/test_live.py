@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -150,7 +151,10 @@ class TestAddresses:
             ("rtsp://me:50%25@host/cam", "rtsp://me:50%25@host/cam", "host_cam"),
             ("rtsp://me:a:b?c#d e@host/cam", "rtsp://me:a%3Ab%3Fc%23d%20e@host/cam", "host_cam"),
             ("rtsp://me@host/cam", "rtsp://me@host/cam", "host_cam"),
+            ("rtsp://me:/word@host/cam", "rtsp://me:%2Fword@host/cam", "host_cam"),
+            ("rtsp://me:12/34@10.0.0.7:554/cam", "rtsp://me:12%2F34@10.0.0.7:554/cam", "10.0.0.7_554_cam"),
             ("rtsp://me:12/34@host/cam", None, "host_cam"),
+            ("rtsp://a.host:554/live@a.place", "rtsp://a.host:554/live@a.place", "a.place"),
             ("rtsp://host/live@1", "rtsp://host/live@1", "1"),
             ("rtsp://host:554/live@1", "rtsp://host:554/live@1", "1"),
             ("rtsp://[::1]:554/cam", "rtsp://[::1]:554/cam", "1_554_cam"),
@@ -636,6 +640,32 @@ class TestStandardInput:
     def test_every_frame_is_read(self, tmp_path: Path, ending: str) -> None:
         out, err = self.run(make_clip(tmp_path / f"clip.{ending}", frames=40).read_bytes())
         assert out == f"False stdin {list(range(40))}\n", err
+
+    def test_an_interrupt_while_it_is_opened(self) -> None:
+        reading, writing = os.pipe()
+        with subprocess.Popen(
+            [sys.executable, "-c", f"print(flush=True)\n{self.COUNT}"],
+            stdin=reading,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
+        ) as child:
+            os.close(reading)
+            assert child.stdout is not None
+            child.stdout.readline()
+            deadline_s = time.monotonic() + 20
+            while "av/" not in Path(f"/proc/{child.pid}/maps").read_text():
+                assert time.monotonic() < deadline_s
+                time.sleep(0.05)
+            time.sleep(1.0)
+            child.send_signal(signal.SIGINT)
+            try:
+                _, said = child.communicate(timeout=5)
+            finally:
+                child.kill()
+                os.close(writing)
+        assert said.endswith(b"KeyboardInterrupt\n")
+        assert b"ignored" not in said
 
     def test_no_video(self) -> None:
         assert "SourceError: - is not a video" in self.run(b"no video")[1]
