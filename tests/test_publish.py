@@ -269,7 +269,7 @@ def test_a_refused_connection_is_retried_and_told_once(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("is_live", [True, False])
-def test_the_only_sink_can_fail_fast_with_the_reason(is_live: bool) -> None:
+def test_the_only_sink_can_fail_fast_with_the_reason(is_live: bool, caplog: pytest.LogCaptureFixture) -> None:
     sink = opened(f"rtmp://user:secret@127.0.0.1:{free_port()}/live/cam", run_info(is_live=is_live), give_up_after_s=0)
 
     def write() -> None:
@@ -281,6 +281,7 @@ def test_the_only_sink_can_fail_fast_with_the_reason(is_live: bool) -> None:
         write()
     assert str(caught.value) == f"cannot publish to {sink.text}: connection refused"
     assert "secret" not in sink.text
+    assert not caplog.text, "it does not say that it tries again"
 
 
 def test_a_connection_that_was_there_once_is_never_given_up(rtmp: RtmpServer) -> None:

@@ -39,7 +39,7 @@ from streampose.sinks.keypoints import KeypointsSink, read_poses
 from streampose.sinks.null import NullSink
 from streampose.sinks.open import open_sink
 from streampose.sinks.pictures import PictureSink, PicturesSink
-from streampose.sinks.video import VideoFileSink
+from streampose.sinks.video import MIN_FRAGMENT_FRAMES, VideoFileSink
 from streampose.sources import open_source
 from tests.clips import make_clip, numbered_image, read_number
 
@@ -878,6 +878,20 @@ def next_line(process: subprocess.Popen[str], within_s: float = 40.0) -> str:
     if not line:
         pytest.fail(f"ended without a word: {process.communicate()[1]}")
     return line
+
+
+@pytest.mark.parametrize("target", VIDEOS)
+def test_of_a_camera_that_does_not_tell_its_rate_a_killed_run_loses_no_more(target: str, tmp_path: Path) -> None:
+    with open_sink(tmp_path / target) as sink:
+        sink.open(run_info(fps=None, time_base=Fraction(1, 90_000), is_live=True))
+        for index in range(100):
+            sink.write(result(index, pts_s=index / 5, image=np.full((120, 192, 3), 90, np.uint8)))
+    with av.open(str(tmp_path / target)) as container:
+        keyframes_s = [
+            float(packet.pts * packet.time_base) for packet in container.demux(video=0) if packet.is_keyframe
+        ]
+    assert len(keyframes_s) > 5
+    assert max(np.diff(keyframes_s)) == pytest.approx(MIN_FRAGMENT_FRAMES / 5, abs=0.01)
 
 
 def test_a_killed_run_leaves_readable_files_that_lack_little(tmp_path: Path) -> None:

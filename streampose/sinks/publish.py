@@ -298,14 +298,15 @@ class PublishSink(Sink):
         self._try_at_s = now_s + (self._refused_retry_s if lost.was_refused else RETRY_AFTER_S)
         if lost.was_refused:
             self._refused_retry_s = min(2 * self._refused_retry_s, REFUSED_RETRY_S)
-        if was_connected or not self._outages:
-            self._outages += 1
-            log.warning("%s: %s; trying again until it is there", self.text, lost)
+        is_new = was_connected or not self._outages
+        self._outages += is_new
         self._state = f"no connection: {lost}"
         if self._give_up_after_s is not None and not self._connections:
             assert self._first_try_s is not None
             if now_s - self._first_try_s >= self._give_up_after_s:
                 raise SinkError(f"cannot publish to {self.text}: {lost}") from lost
+        if is_new:
+            log.warning("%s: %s; trying again until it is there", self.text, lost)
 
 
 class Timeline:
