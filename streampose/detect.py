@@ -79,13 +79,26 @@ class PersonDetector(ABC):
             for (height, width), indices in of_size.items():
                 for start in range(0, len(indices), self._max_batch):
                     batch = indices[start : start + self._max_batch]
-                    for index, boxes in zip(batch, self._detect_batch([images[i] for i in batch]), strict=True):
-                        found[index] = _tidied(boxes, height, width)[: self._max_people]
+                    outputs = self.forward(self.prepare([images[index] for index in batch]))
+                    for index, boxes in zip(batch, self.decode(outputs, height, width), strict=True):
+                        found[index] = boxes
         return found
 
+    def decode(self, outputs: Any, height: int, width: int) -> list[Boxes]:
+        """Return the boxes, as `detect` does, that `forward` has found in images of `height` x `width` pixels."""
+        return [_tidied(boxes, height, width)[: self._max_people] for boxes in self._boxes(outputs, height, width)]
+
     @abstractmethod
-    def _detect_batch(self, images: Sequence[Tensor]) -> list[Boxes]:
-        """Return the boxes of images of one size, in any order and not yet clipped."""
+    def prepare(self, images: Sequence[Tensor]) -> Any:
+        """Return images of one size, as `detect` takes them, as the network wants them."""
+
+    @abstractmethod
+    def forward(self, inputs: Any) -> Any:
+        """Return what the network makes of what `prepare` has made."""
+
+    @abstractmethod
+    def _boxes(self, outputs: Any, height: int, width: int) -> list[Boxes]:
+        """Return what `decode` does, in any order and not yet clipped."""
 
 
 def load_detector(
@@ -168,34 +181,52 @@ class DenseMapDetector(PersonDetector):
         self._network = load_dense_map_network(checkpoint, device, dtype)
         if self._network.map_count != 5:
             raise ModelError(f"{checkpoint.name}: a person detector has 5 maps, this network {self._network.map_count}")
-        self._dtype = dtype
         self._threshold = threshold
         self._patch_count = checkpoint.whole_number(CONFIG, "streampose_tokens", 364, range(1, 65537))
         self._fill = checkpoint.whole_number(PREPROCESSOR, "pad_value", 124, range(256))
-        mean, std = checkpoint.normalisation()
-        self._mean, self._std = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
 
-    def _detect_batch(self, images: Sequence[Tensor]) -> list[Boxes]:
+    def prepare(self, images: Sequence[Tensor]) -> Tensor:
+        """Return the images fitted into the network's input, (N, H, W, 3) uint8 BGR."""
         height, width = images[0].shape[:2]
+        grid = self._grid(height, width)
+        fitted_height, fitted_width = self._fitted(height, width)
         patch_height, patch_width = self._network.patch_size
-        rows, columns = choose_grid(height, width, self._patch_count)
-        size = (len(images), rows * patch_height, columns * patch_width, 3)
-        scale = min(size[1] / height, size[2] / width)
-        fitted_height = max(1, min(round(height * scale), size[1]))
-        fitted_width = max(1, min(round(width * scale), size[2]))
+        size = (len(images), grid[0] * patch_height, grid[1] * patch_width, 3)
         canvas = torch.full(size, self._fill, dtype=torch.uint8, device=self.device)
         for image, place in zip(images, canvas, strict=True):
             place[:fitted_height, :fitted_width] = resize_image(image, fitted_height, fitted_width)
-        pixels = (canvas.flip(-1).permute(0, 3, 1, 2) / 255 - self._mean) / self._std
-        maps = self._network(pixels.to(self._dtype)).float().cpu()
+        return canvas
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the maps (N, 5, h, w) float32."""
+        maps: Tensor = self._network(inputs).float()
+        return maps
+
+    def _boxes(self, outputs: Tensor, height: int, width: int) -> list[Boxes]:
+        fitted_height, fitted_width = self._fitted(height, width)
         to_picture = np.array([width / fitted_width, height / fitted_height] * 2, np.float32)
         borders = np.array([width, height] * 2, np.float32)
+        cell = self._network.patch_size[0] / self._network.scale
         found = []
-        for xyxy, scores in decode_dense_maps(maps, patch_height / self._network.scale, self._threshold):
+        for xyxy, scores in decode_dense_maps(outputs.cpu(), cell, self._threshold):
             clipped = np.clip(xyxy * to_picture, 0, borders)
             kept = suppress_overlaps(clipped, scores)
             found.append(Boxes(clipped[kept], scores[kept], np.zeros(int(kept.sum()), np.int64)))
         return found
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        return choose_grid(height, width, self._patch_count)
+
+    def _fitted(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size of a picture within the network's input, in pixels."""
+        rows, columns = self._grid(height, width)
+        patch_height, patch_width = self._network.patch_size
+        input_height, input_width = rows * patch_height, columns * patch_width
+        scale = min(input_height / height, input_width / width)
+        return (
+            max(1, min(round(height * scale), input_height)),
+            max(1, min(round(width * scale), input_width)),
+        )
 
 
 def choose_grid(height: int, width: int, patch_count: int) -> tuple[int, int]:
@@ -304,14 +335,21 @@ class HubDetector(PersonDetector):
         self._dtype = dtype
         self._threshold = threshold
 
-    def _detect_batch(self, images: Sequence[Tensor]) -> list[Boxes]:
+    def prepare(self, images: Sequence[Tensor]) -> Any:
+        """Return the images as transformers' processor prepares them, on the network's device."""
         pictures = [image.flip(-1).cpu().numpy() for image in images]
         inputs = self._processor(images=pictures, input_data_format="channels_last", return_tensors="pt")
+        return inputs.to(self.device)
+
+    def forward(self, inputs: Any) -> Any:
+        """Return the network's outputs as transformers has them."""
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            outputs = self._network(**inputs.to(self.device))
+            return self._network(**inputs)
+
+    def _boxes(self, outputs: Any, height: int, width: int) -> list[Boxes]:
         outputs.logits, outputs.pred_boxes = outputs.logits.float().cpu(), outputs.pred_boxes.float().cpu()
         results = self._processor.post_process_object_detection(
-            outputs, threshold=self._threshold, target_sizes=[picture.shape[:2] for picture in pictures]
+            outputs, threshold=self._threshold, target_sizes=[(height, width)] * len(outputs.logits)
         )
         wanted = torch.tensor(list(self.label_of))
         found = []

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,9 +34,8 @@ _SMALLEST_WIDTH = 1e-3
 _OUTSIDE = -3.0
 """A place in `grid_sample`'s coordinates that is more than a pixel outside any picture, where it reads 0."""
 
-_CPU_PEOPLE = 4
-"""People sampled by one call on a CPU: more make temporary tensors that outgrow the cache and that malloc hands back to
-the system after every frame, which doubles the time."""
+_OPENCV_SIDE = 32767
+"""Pixels: OpenCV warps nothing larger."""
 
 
 def crop_regions(boxes_xyxy: Tensor, *, height: int, width: int, padding: float = 1.25) -> Tensor:
@@ -61,71 +62,89 @@ def crop_regions(boxes_xyxy: Tensor, *, height: int, width: int, padding: float 
     return torch.stack([centre_x, centre_y, region_width * padding, region_height * padding], dim=-1)
 
 
-def crop_people(
-    image: Tensor,
-    regions: Tensor,
-    *,
-    height: int,
-    width: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    out: Tensor | None = None,
-) -> Tensor:
-    """Cut the regions out of a frame, scaled to the pose network's input and normalised.
+def crop_people(image: Tensor, regions: Tensor, *, height: int, width: int, out: Tensor | None = None) -> Tensor:
+    """Cut the regions out of a frame, scaled to the pose network's input.
 
     The warp of HF's `get_warp_matrix` and `scipy_warp_affine`: bilinear, with crop values rounded to whole grey levels,
     and black wherever a sample lies outside the centres of the frame's outermost pixels (no blending into the black).
 
     Args:
-        image: (H, W, 3) uint8 BGR.
+        image: (H, W, 3) uint8.
         regions: (N, 4) float32 from `crop_regions`; N may be 0. On any device; sampling runs on the image's.
         height, width: pixels of a crop, at least 2.
-        mean, std: of the three channels in RGB order, for values in 0..1.
-        out: where to write, (N, 3, height, width) of any floating dtype on the image's device; by default a new
-            float32 tensor. A slice of a larger batch spares a copy when the people of several frames are joined.
+        out: where to write, (N, height, width, 3) uint8 on the image's device; by default a new tensor. A slice of a
+            larger batch spares a copy when the people of several frames are joined.
 
     Returns:
-        `out`: (N, 3, height, width) RGB, `(value / 255 - mean) / std`.
+        `out`, its channels in the image's order. On a CPU OpenCV does it, whose float32 now and then (3 values of
+        10,000) rounds a half to the other level.
 
     Raises:
         ValueError: `out` has another shape.
     """
-    shape = (len(regions), 3, height, width)
+    shape = (len(regions), height, width, 3)
     if out is None:
-        out = torch.empty(shape, dtype=torch.float32, device=image.device)
+        out = torch.empty(shape, dtype=torch.uint8, device=image.device)
     elif out.shape != shape:
         raise ValueError(f"crop_people: `out` must be of shape {shape}, not {tuple(out.shape)}")
     if len(regions) == 0:
         return out
-    centre_x, centre_y, region_width, region_height = regions.to(image.device).unbind(-1)
-    columns, grid_x = _sampled(centre_x, region_width, width, image.shape[1])
-    rows, grid_y = _sampled(centre_y, region_height, height, image.shape[0])
-    planes = image[rows, columns].float().permute(2, 0, 1)[None]
-    at_once = _CPU_PEOPLE if image.device.type == "cpu" else len(regions)
-    for start in range(0, len(regions), at_once):
-        some = slice(start, start + at_once)
-        x, y = grid_x[some, None, :].expand(-1, height, -1), grid_y[some, :, None].expand(-1, -1, width)
-        grid = torch.stack([x, y], dim=-1)
-        crops = F.grid_sample(planes.expand(len(grid), -1, -1, -1), grid, padding_mode="zeros", align_corners=False)
-        crops.round_()
-        for channel, (channel_mean, channel_std) in enumerate(zip(mean, std, strict=True)):
-            centred = crops[:, 2 - channel].sub_(255 * channel_mean)
-            torch.mul(centred, 1 / (255 * channel_std), out=out[some, channel])
+    if image.device.type == "cpu" and max(image.shape) <= _OPENCV_SIDE:
+        return _crop_by_opencv(image, regions.cpu(), out)
+    return crop_on_device(image, regions.to(image.device), out)
+
+
+def _crop_by_opencv(image: Tensor, regions: Tensor, out: Tensor) -> Tensor:
+    height, width = out.shape[1:3]
+    frame, crops = image.numpy(), out.numpy()
+    xs, ys = _samples(regions, height, width)
+    inside_x, inside_y = _is_inside(xs, image.shape[1]), _is_inside(ys, image.shape[0])
+    for index, (centre_x, centre_y, region_width, region_height) in enumerate(regions.tolist()):
+        to_frame = np.array(
+            [
+                [region_width / (width - 1), 0, centre_x - 0.5 * region_width],
+                [0, region_height / (height - 1), centre_y - 0.5 * region_height],
+            ]
+        )
+        cv2.warpAffine(
+            frame, to_frame, (width, height), dst=crops[index], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        )
+    # Where OpenCV has blended the frame's outermost pixels with the black around.
+    for index in torch.nonzero(~(inside_x.all(dim=1) & inside_y.all(dim=1))).flatten().tolist():
+        out[index, ~inside_y[index]] = 0
+        out[index, :, ~inside_x[index]] = 0
     return out
 
 
-def _sampled(centre: Tensor, extent: Tensor, count: int, size: int) -> tuple[slice, Tensor]:
-    """Return, along one axis of `size` pixels, the part of the frame that is read and the places (N, count) in it where
-    `count` samples across each region lie, in the coordinates of `grid_sample`.
-    """
-    pixels = torch.addcmul(centre[:, None], extent[:, None], _steps(count, centre.device))
-    inside = (pixels >= 0) & (pixels <= size - 1)
-    first, stop = 0, size
-    if pixels.device.type == "cpu":  # elsewhere asking would wait for the device, longer than converting a frame takes
-        seen = pixels[inside]
-        first, stop = (int(seen.min()), min(int(seen.max()) + 2, size)) if len(seen) else (0, 1)
-    grid = (pixels - first) * (2 / (stop - first)) + (1 / (stop - first) - 1)
-    return slice(first, stop), torch.where(inside, grid, _OUTSIDE)
+def crop_on_device(image: Tensor, regions: Tensor, out: Tensor) -> Tensor:
+    """Do what `crop_people` does as tensor operations, for devices that OpenCV cannot reach."""
+    height, width = out.shape[1:3]
+    xs, ys = _samples(regions, height, width)
+    grid_x, grid_y = _to_grid(xs, image.shape[1]), _to_grid(ys, image.shape[0])
+    grid = torch.stack([grid_x[:, None, :].expand(-1, height, -1), grid_y[:, :, None].expand(-1, -1, width)], dim=-1)
+    planes = image.float().permute(2, 0, 1)[None].expand(len(grid), -1, -1, -1)
+    crops = F.grid_sample(planes, grid, padding_mode="zeros", align_corners=False)
+    return out.copy_(crops.round_().permute(0, 2, 3, 1))
+
+
+def _samples(regions: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return where in the frame the columns (N, width) and the rows (N, height) of the crops are read, in pixels."""
+    centre_x, centre_y, region_width, region_height = regions.unbind(-1)
+    columns, rows = _steps(width, regions.device), _steps(height, regions.device)
+    return (
+        torch.addcmul(centre_x[:, None], region_width[:, None], columns),
+        torch.addcmul(centre_y[:, None], region_height[:, None], rows),
+    )
+
+
+def _to_grid(pixels: Tensor, size: int) -> Tensor:
+    """Return places along an axis of `size` pixels in the coordinates of `grid_sample`."""
+    return torch.where(_is_inside(pixels, size), pixels * (2 / size) + (1 / size - 1), _OUTSIDE)
+
+
+def _is_inside(pixels: Tensor, size: int) -> Tensor:
+    """Return which places lie between the centres of the first and the last of `size` pixels; NaN does not."""
+    return (pixels >= 0) & (pixels <= size - 1)
 
 
 @lru_cache(maxsize=32)

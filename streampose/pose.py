@@ -76,9 +76,7 @@ class PoseEstimator:
             raise ModelError(f"{self.name} is for {task}, not for poses: take it as --detector")
         self._network = load_dense_map_network(checkpoint, device, dtype, dataset_index=dataset_index)
         self.device = device
-        self._dtype = dtype
         self._size = _input_size(checkpoint, self._network.patch_size, self._network.trained_grid)
-        self._mean, self._std = checkpoint.normalisation()
         self.skeleton = skeleton_of(checkpoint, self._network.map_count)
         if flip_test and not self.skeleton.flip_pairs:
             raise UsageError(f"{self.name} does not say which keypoints are left and right: leave --flip-test out")
@@ -118,28 +116,40 @@ class PoseEstimator:
     def _of_batch(
         self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes], batch: Sequence[tuple[int, int, int]]
     ) -> Float32:
-        """Return (M, K, 3) x, y, score of the people in `batch`: (image, first person, person after the last)."""
+        """Return (M, K, 3) of the people in `batch`: (image, first person, person after the last)."""
+        crops, regions = self.prepare(
+            [images[image] for image, _, _ in batch], [boxes[image][first:stop] for image, first, stop in batch]
+        )
+        return self.decode(self.forward(crops), regions)
+
+    def prepare(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the people of `images`, as `estimate` takes them, as the network wants them.
+
+        Returns:
+            Crops (M, height, width, 3) uint8 BGR and their regions (M, 4) float32, see `crop_regions`, both on the
+            network's device; people in the order of the images and boxes.
+        """
         height, width = self._size
-        xyxy = np.concatenate([boxes[image].xyxy[first:stop] for image, first, stop in batch])
+        xyxy = np.concatenate([some.xyxy for some in boxes])
         regions = crop_regions(torch.from_numpy(xyxy).to(self.device), height=height, width=width)
-        crops = torch.empty((len(regions), 3, height, width), dtype=self._dtype, device=self.device)
+        crops = torch.empty((len(regions), height, width, 3), dtype=torch.uint8, device=self.device)
         start = 0
-        for image, first, stop in batch:
-            end = start + stop - first
-            crop_people(
-                images[image],
-                regions[start:end],
-                height=height,
-                width=width,
-                mean=self._mean,
-                std=self._std,
-                out=crops[start:end],
-            )
-            start = end
-        heatmaps = self._network(crops).float()
+        for image, some in zip(images, boxes, strict=True):
+            own = slice(start, start + len(some))
+            crop_people(image, regions[own], height=height, width=width, out=crops[own])
+            start = own.stop
+        return crops, regions
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """Return the heatmaps (M, K, h, w) float32 of `crops` (M, height, width, 3) uint8 BGR, M > 0."""
+        heatmaps: torch.Tensor = self._network(crops).float()
         if self._flip_test:
-            mirrored = self._network(crops.flip(-1)).float()
+            mirrored = self._network(crops.flip(2)).float()
             heatmaps = (heatmaps + flip_back(mirrored, self.skeleton.flip_pairs)) / 2
+        return heatmaps
+
+    def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> Float32:
+        """Return (M, K, 3) float32: x and y in pixels of the frame, score; see `estimate`."""
         cells, scores = decode_heatmaps(heatmaps, self._blur)
         keypoints = to_frame(cells, regions, height=heatmaps.shape[-2], width=heatmaps.shape[-1])
         people: Float32 = torch.cat([keypoints, scores[..., None]], dim=-1).cpu().numpy()

@@ -365,8 +365,14 @@ class Broken(PersonDetector):
         super().__init__("broken", {0: "person"}, device=CPU, max_people=None, max_batch=1)
         self.answer = answer
 
-    def _detect_batch(self, images: Sequence[torch.Tensor]) -> list[Boxes]:
-        return [self.answer() for _ in images]
+    def prepare(self, images: Sequence[torch.Tensor]) -> int:
+        return len(images)
+
+    def forward(self, inputs: int) -> list[Boxes]:
+        return [self.answer() for _ in range(inputs)]
+
+    def _boxes(self, outputs: list[Boxes], _height: int, _width: int) -> list[Boxes]:
+        return outputs
 
 
 @pytest.mark.parametrize(
