@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from streampose.errors import UsageError, redact_address
 from streampose.inputs import Input
@@ -37,6 +37,7 @@ def stream(
     dtype: str = "auto",
     box_threshold: float | None = None,
     max_people: int | None = None,
+    detect_every: int | Literal["auto"] = 1,
     flip_test: bool = False,
     blur: Blur | None = None,
     detect_batch: int | None = None,
@@ -75,6 +76,9 @@ def stream(
         dtype: `auto`, `float32`, `bfloat16`, `float16`.
         box_threshold: least box score, 0..1; None takes the detector's own default.
         max_people: most people a frame, the best boxes first; None takes all.
+        detect_every: the detector looks at every so many frames, and earlier where somebody is in doubt; between,
+            people are followed from their own keypoints. `auto` keeps to the source's frame rate: it spends on
+            detection what the poses leave over. Pictures are no video: there it looks at each.
         flip_test: average the heatmaps with those of the mirrored crops: a little better, twice the work.
         blur: `hf` or `paper`, the Gaussian before the sub-pixel step; None takes the one that measures better.
         detect_batch: most frames a detector call; None takes the device's default.
@@ -95,6 +99,8 @@ def stream(
     inputs = [one if isinstance(one, Input) else Input(one) for one in _listed(source, Input)]
     wanted = [_listed(to if one.to is None else one.to, Sink) for one in inputs]
     dtype = str(dtype).removeprefix("torch.")
+    if detect_every != "auto" and not (isinstance(detect_every, int) and detect_every >= 1):
+        raise UsageError(f"no detection every {detect_every!r} frames: a whole number from 1, or auto")
     with ExitStack() as opened:
         origins = [opened.enter_context(_open(one, is_alone=len(inputs) == 1)) for one in inputs]
         sinks = _open_sinks(opened, [origin.info for origin in origins], wanted, overwrite, segment_s)
@@ -137,6 +143,8 @@ def stream(
             estimator,
             annotator,
             device=where,
+            detect_every=detect_every,
+            max_people=max_people,
             detect_batch=detect_batch,
             pose_batch=pose_batch,
             draw=draw,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -189,8 +189,8 @@ class Merge(Generic[T]):
         self._inlets.append(channel)
         return channel
 
-    def take(self, timeout_s: float | None = None) -> tuple[int, T | Ending]:
-        """Return the number of a channel and its next value or, once, its ending.
+    def take(self, timeout_s: float | None = None, *, but: Collection[int] = ()) -> tuple[int, T | Ending]:
+        """Return the number of a channel, none of `but`, and its next value or, once, its ending.
 
         Raises `Finished` when every channel has ended, `Empty` when nothing came in time.
         """
@@ -201,7 +201,7 @@ class Merge(Generic[T]):
                     raise Finished
                 for step in range(len(self._inlets)):
                     number = (self._turn + step) % len(self._inlets)
-                    if number not in self._ended and (found := self._next_of(number)) is not None:
+                    if number not in self._ended and number not in but and (found := self._next_of(number)) is not None:
                         self._turn = number + 1
                         return number, found[0]
                 remaining = None if deadline is None else deadline - time.monotonic()
@@ -209,15 +209,20 @@ class Merge(Generic[T]):
                     raise Empty
                 self._changed.wait(remaining)
 
-    def take_batch(self, limit: int, *, fill_s: float = 0.0) -> list[tuple[int, T | Ending]]:
-        """Return the next up to `limit` of what `take` gives, waiting for the first and up to `fill_s` for the
-        others.
+    def take_batch(
+        self, limit: int, *, most_each: int | None = None, fill_s: float = 0.0
+    ) -> list[tuple[int, T | Ending]]:
+        """Return the next up to `limit` of what `take` gives, at most `most_each` of one channel, waiting for the first
+        and up to `fill_s` for the others.
         """
         batch = [self.take()]
+        counts = Counter([batch[0][0]])
         deadline = time.monotonic() + fill_s
         with suppress(Empty, Finished):
             while len(batch) < limit:
-                batch.append(self.take(max(0.0, deadline - time.monotonic())))
+                full = [number for number, count in counts.items() if count == most_each]
+                batch.append(self.take(max(0.0, deadline - time.monotonic()), but=full))
+                counts[batch[-1][0]] += 1
         return batch
 
     def _next_of(self, number: int) -> tuple[T | Ending] | None:

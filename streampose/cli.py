@@ -18,10 +18,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from streampose._version import __version__
 from streampose.api import DEFAULT_KEYPOINT_THRESHOLD, stream
@@ -46,6 +46,8 @@ CLEAR = "\r\x1b[J"
 _NOT_GIVEN = argparse.SUPPRESS
 """Flags that are not given leave no trace, so that those of a file and the defaults of `stream` hold."""
 _LIVE_FLAGS = frozenset(["give_up_after_s", "freshness_s", "rtsp_transport", "size", "fps", "input_format"])
+_NOT_MEASURED = frozenset(["command", "json", "overwrite", "debug"])
+"""Flags of `bench` that are not those of `run_bench`."""
 _STREAM_FLAGS = frozenset(inspect.signature(stream).parameters) - {"source"}
 
 DESCRIPTION = "Live or recorded video to human pose, in real time, with ViTPose."
@@ -154,6 +156,13 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument(
         "--box-threshold", metavar="P", type=_share, help="least score of a box, 0 to 1 (default: the detector's)"
     )
+    results.add_argument(
+        "--detect-every",
+        metavar="N",
+        type=_count_or_auto,
+        help="look for people in every Nth frame and follow them between from their own keypoints; auto: as often as "
+        "the source's frame rate leaves time (default: 1)",
+    )
     results.add_argument("--max-people", metavar="N", type=_count, help="most people a frame, best first")
     results.add_argument(
         "--flip-test",
@@ -222,9 +231,48 @@ def _parser() -> argparse.ArgumentParser:
         "Any other ViTPose checkpoint and any checkpoint of AutoModelForObjectDetection can be named as well.",
     )
     models.set_defaults(command=_models)
-    for command in (run, models):
+    bench = _add_bench(commands)
+    for command in (run, models, bench):
         command.add_argument("--debug", action="store_true", default=False, help="show the traceback of an error")
     return parser
+
+
+def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
+    bench = commands.add_parser(
+        "bench",
+        argument_default=_NOT_GIVEN,
+        help="measure the speed on this machine",
+        description="Measure the speed on a recording, in turn with the loop of the ViTPose documentation and with the "
+        "networks alone, and compare the results: where they differ, no speed is told.",
+    )
+    bench.set_defaults(command=_bench)
+    bench.add_argument("source", metavar="SOURCE", nargs="?", default="demo", help="a recording (demo)")
+    bench.add_argument("--pose", metavar="NAME", default=DEFAULT_POSE, help=f"ViTPose checkpoint ({DEFAULT_POSE})")
+    bench.add_argument("--detector", metavar="NAME", default=DEFAULT_DETECTOR, help=f"detector ({DEFAULT_DETECTOR})")
+    bench.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps, xpu")
+    bench.add_argument("--dtype", metavar="NAME", help="auto (default), float32, bfloat16, float16")
+    bench.add_argument("--detect-batch", metavar="N", type=_count, help="most frames a detector call")
+    bench.add_argument("--pose-batch", metavar="N", type=_count, help="most people a pose call")
+    bench.add_argument("--frames", metavar="N", type=_count, help="frames of a run (default: some seconds' worth)")
+    bench.add_argument(
+        "--reference-frames", metavar="N", type=_count, help="frames that the slow reference goes through in all"
+    )
+    bench.add_argument("--quick", action="store_true", help="measure shortly and roughly")
+    bench.add_argument("--json", metavar="FILE", default=None, help="write the same as data")
+    bench.add_argument("--overwrite", action="store_true", default=False, help="replace an existing FILE")
+    return bench
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    values = {key: value for key, value in vars(arguments).items() if key not in _NOT_MEASURED}
+    if arguments.json is not None:
+        _check_json(arguments.json, [arguments.source], overwrite=arguments.overwrite)
+    from streampose.bench import run_bench, table
+
+    report = run_bench(**values)
+    if arguments.json is not None:
+        _write_json(arguments.json, asdict(report))
+    return _print(table(report))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -243,7 +291,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if not any(one.to for one in inputs):
         values.setdefault("to", ["window"])
     if arguments.stats is not None:
-        _check_stats(arguments.stats, [os.fspath(one.source) for one in inputs])
+        _check_json(arguments.stats, [os.fspath(one.source) for one in inputs], overwrite=True)
     pipeline = stream(inputs, **values, results_wanted=False)
     with pipeline, _interrupts(pipeline) as interrupted:
         status = _Status(pipeline, shown=not arguments.quiet)
@@ -256,11 +304,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if interrupted() else 0
 
 
-def _check_stats(file: str, sources: Sequence[str]) -> None:
+def _check_json(file: str, sources: Sequence[str], *, overwrite: bool) -> None:
     """Refuse, before the run, a file that cannot be written at its end."""
     path, name = Path(file), name_of(file)
     for source in sources:
-        check_file(path, overwrite=True, source_path=source)
+        check_file(path, overwrite=overwrite, source_path=source)
     if not path.parent.is_dir():
         raise UsageError(f"cannot write {name}: there is no folder {name_of(path.parent)}")
 
@@ -272,16 +320,16 @@ def _stats_written(file: str, pipeline: Pipeline) -> Iterator[None]:
         yield
     except BaseException:
         try:
-            _write_stats(file, pipeline.stats())
+            _write_json(file, pipeline.stats())
         except SinkError as error:
             _say(f"streampose: {error}")
         raise
-    _write_stats(file, pipeline.stats())
+    _write_json(file, pipeline.stats())
 
 
-def _write_stats(file: str, stats: dict[str, Any]) -> None:
+def _write_json(file: str, values: dict[str, Any]) -> None:
     try:
-        Path(file).write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
+        Path(file).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise SinkError(f"cannot write {name_of(file)}: {describe(error)}") from error
 
@@ -386,8 +434,13 @@ def _live_line(source: FrameSource) -> str:
 
 
 def _models(_arguments: argparse.Namespace) -> int:
+    return _print(models_table())
+
+
+def _print(text: str) -> int:
+    """Write `text` to standard output; returns the exit code."""
     try:
-        os.write(1, f"{models_table()}\n".encode())
+        os.write(1, f"{text}\n".encode())
     except BrokenPipeError:
         pass
     except OSError as error:
@@ -436,6 +489,12 @@ def _duration(text: str) -> float:
 
 def _count(text: str) -> int:
     return int(text) if text.isdecimal() and int(text) > 0 else _wrong(f"{text!r}: a whole number from 1 up")
+
+
+def _count_or_auto(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    return int(text) if text.isdecimal() and int(text) > 0 else _wrong(f"{text!r}: a whole number from 1 up, or auto")
 
 
 def _seconds(text: str) -> float:

@@ -29,6 +29,7 @@ _IS_OF_KIND: dict[str, Callable[[Any], bool]] = {
     "a list of texts": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
     "true or false": lambda value: isinstance(value, bool),
     "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "a whole number or auto": lambda value: value == "auto" or (isinstance(value, int) and not isinstance(value, bool)),
     "a number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
 }
 _RUN_KEYS = {
@@ -43,6 +44,7 @@ _RUN_KEYS = {
     "dtype": "a text",
     "box_threshold": "a number",
     "max_people": "a whole number",
+    "detect_every": "a whole number or auto",
     "flip_test": "true or false",
     "blur": "a text",
     "detect_batch": "a whole number",

@@ -6,9 +6,10 @@
                                                          `-> annotate -> one channel a sink, one for the caller
 
 Each step has a thread, given by the list in `Pipeline._steps`; the caller's thread runs the last loop, because
-windows and signals need it. Frames and endings flow down the channels, closing flows up. A recorded source waits
-where a channel is full; of a live one the oldest frame makes room, counted by cause. Knows no model, no file format
-and no flag.
+windows and signals need it. Where people are followed between detections, detect and pose are one step: the boxes of
+a frame come from the poses of the one before. Frames and endings flow down the channels, closing flows up. A recorded
+source waits where a channel is full; of a live one the oldest frame makes room, counted by cause. Knows no model, no
+file format and no flag.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
@@ -34,6 +36,7 @@ from streampose.errors import (
     StreamposeError,
     describe,
 )
+from streampose.follow import Budget, EveryNth, Follower, Spending
 from streampose.frames import Boxes, Detected, Float32, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
 from streampose.meter import Drop, Meter, SourceMeter
 from streampose.sinks import Sink
@@ -119,6 +122,8 @@ class Pipeline:
         annotator: Drawer | None,
         *,
         device: torch.device | None = None,
+        detect_every: int | Literal["auto"] = 1,
+        max_people: int | None = None,
         detect_batch: int = 4,
         pose_batch: int = 16,
         fill_s: float = 1.0,
@@ -133,6 +138,10 @@ class Pipeline:
             feeds: sources with different `source_id`s.
             annotator: draws `Result.picture` when a sink needs it or `draw` asks for it; None leaves it None.
             device: where the networks run; each frame's pixels go there once.
+            detect_every: the detector looks at every so many frames of a source, and people are followed between;
+                `auto` spends on detection what the poses leave of the sources' frame times. Pictures are no video:
+                nobody is followed there.
+            max_people: most people a frame where people are followed; the detector keeps to it by itself.
             detect_batch: most frames a detector call, over all sources.
             pose_batch: most people a pose call, over all sources.
             fill_s: how long a batch waits to be filled when all sources are recorded; else it takes what is there.
@@ -156,10 +165,21 @@ class Pipeline:
         self._fill_s = 0.0 if self._any_live else fill_s
         self._results: Merge[Result] = Merge()
         models = {"detector": detector.name, "pose": pose.name}
+        self._follows = detect_every != 1 and not all(feed.source.info.pictures for feed in feeds)
+        self._ahead = min(BATCH_FRAMES, detect_batch * (1 if detect_every == "auto" else detect_every))
+        budget = Budget(len(feeds))
+        self._budget = budget if detect_every == "auto" else None
+
         self._lanes = [
             _Lane(
                 feed,
                 RunInfo(feed.source.info, pose.skeleton, models),
+                Follower(
+                    len(pose.skeleton.names),
+                    Spending(budget, number) if detect_every == "auto" else EveryNth(detect_every),
+                    is_video=not feed.source.info.pictures,
+                    max_people=max_people,
+                ),
                 self.meter,
                 annotator if draw or any(sink.needs_picture for sink in feed.sinks) else None,
                 self._captured,
@@ -167,7 +187,7 @@ class Pipeline:
                 prefix=f"{feed.source.info.source_id}: " if len(feeds) > 1 else "",
                 results_wanted=results_wanted or not feed.sinks,
             )
-            for feed in feeds
+            for number, feed in enumerate(feeds)
         ]
         self._threads: list[threading.Thread] = []
         self._first_failure: StreamposeError | None = None
@@ -265,11 +285,13 @@ class Pipeline:
         self._end(error)
 
     def _steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """Which steps share a thread: none does. Each runs until its inlet ends and passes the ending on."""
+        """Which steps share a thread: none does but the networks where people are followed. Each runs until its inlet
+        ends and passes the ending on.
+        """
+        apart = [("detect", self._run_detect), ("pose", self._run_pose)]
         return [
             *((f"{lane.prefix}capture", lane.capture) for lane in self._lanes),
-            ("detect", self._run_detect),
-            ("pose", self._run_pose),
+            *([("detect and pose", self._run_follow)] if self._follows else apart),
             *((f"{lane.prefix}annotate", lane.annotate) for lane in self._lanes),
             *((run.step, run.run) for lane in self._lanes for run in lane.sinks_threaded),
         ]
@@ -326,6 +348,63 @@ class Pipeline:
             self._detected.close()
             for lane in self._lanes:
                 lane.posed.finish(failure)
+
+    def _run_follow(self) -> None:
+        failure: BaseException | None = None
+        try:
+            while True:
+                # Of several frames of a recording that wait, the detections that are due go through together. A live
+                # frame does not wait for those of a recording.
+                arrived = self._captured.take_batch(self._ahead, most_each=1 if self._any_live else None)
+                frames = [(self._lanes[number], value) for number, value in arrived if isinstance(value, Frame)]
+                self._look([(lane, frame) for lane, frame in frames if lane.follower.is_due(frame)])
+                for turn in _turns(frames):
+                    if self._stopping:  # what has not been begun counts as dropped
+                        break
+                    self._follow(turn)
+                for number, value in arrived:
+                    if isinstance(value, Ending):
+                        self._lanes[number].posed.finish(value.error)
+        except (Finished, Closed):
+            pass
+        except BaseException as error:
+            failure = error
+        finally:
+            for lane in self._lanes:
+                lane.slot.close()
+                lane.posed.finish(failure)
+
+    def _follow(self, turn: Sequence[tuple[_Lane, Frame]]) -> None:
+        """Find the people of one frame each of some sources, whose frames before are done."""
+        turn = [(lane, frame) for lane, frame in turn if frame.index < lane.fails_from]
+        looking = [(lane, frame) for lane, frame in turn if lane.follower.looks(frame, lane.source.info.fps)]
+        self._look([(lane, frame) for lane, frame in looking if frame.index not in lane.detected])
+        batch = [(lane, self._where(lane, frame)) for lane, frame in turn if frame.index < lane.fails_from]
+        began_s = time.monotonic()
+        self._each("pose", batch, lambda value: value.frame, self._estimate, self._put_learnt)
+        if self._budget is not None:
+            self._budget.pay_poses(time.monotonic() - began_s)
+
+    def _look(self, frames: Sequence[tuple[_Lane, Frame]]) -> None:
+        """Let the detector look at the frames; what it finds is kept with their lanes."""
+        if not frames:
+            return
+        began_s = time.monotonic()
+        self._each("detect", frames, lambda frame: frame, self._detect, _keep_detected)
+        if self._budget is not None:
+            numbers = [self._lanes.index(lane) for lane, _ in frames]
+            self._budget.pay_detections(numbers, time.monotonic() - began_s)
+
+    def _where(self, lane: _Lane, frame: Frame) -> Detected:
+        """Return the frame with the boxes in which to look for poses."""
+        detected = lane.detected.pop(frame.index, None)
+        if detected is not None:
+            return replace(detected, boxes=lane.follower.boxes(detected.boxes))
+        return Detected(frame, torch.from_numpy(frame.image).to(self._device), lane.follower.boxes(None))
+
+    def _put_learnt(self, item: tuple[_Lane, Result]) -> None:
+        lane, result = item
+        self._put_posed((lane, replace(result, people=lane.follower.learn(result.people))))
 
     def _estimate(self, batch: Sequence[Detected]) -> list[Result]:
         poses = self._pose.estimate([value.pixels for value in batch], [value.boxes for value in batch])
@@ -449,6 +528,7 @@ class _Lane:
         self,
         feed: Feed,
         run_info: RunInfo,
+        follower: Follower,
         meter: Meter,
         annotator: Drawer | None,
         captured: Merge[Frame],
@@ -459,6 +539,9 @@ class _Lane:
     ) -> None:
         self.source = feed.source
         self.prefix = prefix
+        self.follower = follower
+        self.detected: dict[int, Detected] = {}
+        """By index, the frames at which the detector has looked before their turn."""
         self.failure: StreamposeError | None = None
         """Why the networks give nothing more of this source."""
         self.fails_from: float = float("inf")
@@ -673,6 +756,20 @@ class _SinkRun:
             self.error = _wrapped(SinkError, f"{self.sink.text}: {what} failed", error)
             if not self._is_alone:
                 _report(self.error, "the other sinks go on")
+
+
+def _turns(frames: Sequence[tuple[_Lane, Frame]]) -> Iterator[list[tuple[_Lane, Frame]]]:
+    """Deal frames in order into turns: the first of each source, the second of each, ..."""
+    waiting: dict[_Lane, deque[Frame]] = {}
+    for lane, frame in frames:
+        waiting.setdefault(lane, deque()).append(frame)
+    while turn := [(lane, left.popleft()) for lane, left in waiting.items() if left]:
+        yield turn
+
+
+def _keep_detected(item: tuple[_Lane, Detected]) -> None:
+    lane, detected = item
+    lane.detected[detected.frame.index] = detected
 
 
 def _report(error: StreamposeError, consequence: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -32,6 +33,14 @@ from tests.fakes import (
 COUNT = 40
 BAD = 11
 STEPS = ("capture", "detect", "pose", "annotate")
+Every = int | Literal["auto"]
+
+
+@pytest.fixture(params=[1, BAD, "auto"], ids=lambda every: f"every {every}")
+def every(request: pytest.FixtureRequest) -> Every:
+    """How often the detector looks: the networks in two steps, or in one that follows people between detections."""
+    chosen: Every = request.param
+    return chosen
 
 
 def pipeline(
@@ -44,6 +53,7 @@ def pipeline(
     results_wanted: bool = True,
     stall_after_s: float = 300.0,
     join_within_s: float = 30.0,
+    every: Every = 1,
 ) -> Pipeline:
     def faulty(step: str) -> Fault:
         return fault if step == at else NO_FAULT
@@ -53,6 +63,7 @@ def pipeline(
         FakeDetector(faulty("detect")),
         FakePose(faulty("pose")),
         FakeAnnotator(faulty("annotate")),
+        detect_every=every,
         fill_s=0.1,
         draw=draw,
         results_wanted=results_wanted,
@@ -116,9 +127,9 @@ def test_crops_of_several_frames_go_through_together() -> None:
     assert np.mean(pose.batches[:-1]) >= 6, "a recorded source's batches are filled"
 
 
-def test_a_source_without_frames() -> None:
+def test_a_source_without_frames(every: Every) -> None:
     sink = FakeSink()
-    assert run(pipeline([sink], count=0)) == ([], None)
+    assert run(pipeline([sink], count=0, every=every)) == ([], None)
     assert sink.calls == ["open", "close"]
 
 
@@ -126,9 +137,9 @@ KINDS = {"capture": SourceError, "detect": ModelError, "pose": ModelError, "anno
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_that_raises_ends_the_run_behind_the_frames_before_it(step: str) -> None:
+def test_a_step_that_raises_ends_the_run_behind_the_frames_before_it(step: str, every: Every) -> None:
     sink, window = FakeSink(), FakeWindow()
-    pipe = pipeline([sink, window], at=step, fault=Fault(BAD))
+    pipe = pipeline([sink, window], at=step, fault=Fault(BAD), every=every)
     indices, error = run(pipe)
     assert indices == list(range(BAD))
     assert sink.indices == window.indices == indices
@@ -159,9 +170,9 @@ def test_a_batch_too_large_for_the_memory_is_done_a_frame_at_a_time() -> None:
 
 @pytest.mark.parametrize("sink_class", [FakeSink, FakeWindow, FakeDataSink])
 @pytest.mark.logs_errors
-def test_the_only_sink_failing_ends_even_an_endless_run(sink_class: type[FakeSink]) -> None:
+def test_the_only_sink_failing_ends_even_an_endless_run(sink_class: type[FakeSink], every: Every) -> None:
     sink = sink_class(Fault(BAD))
-    indices, error = run(pipeline([sink], count=None, results_wanted=False))
+    indices, error = run(pipeline([sink], count=None, results_wanted=False, every=every))
     assert sink.indices == list(range(BAD))
     assert sink.calls == ["open", "close"]
     assert indices == list(range(len(indices)))
@@ -172,9 +183,9 @@ def test_the_only_sink_failing_ends_even_an_endless_run(sink_class: type[FakeSin
 
 @pytest.mark.parametrize("sink_class", [FakeSink, FakeWindow, FakeDataSink])
 @pytest.mark.logs_errors
-def test_one_sink_failing_leaves_its_siblings_alone(sink_class: type[FakeSink]) -> None:
+def test_one_sink_failing_leaves_its_siblings_alone(sink_class: type[FakeSink], every: Every) -> None:
     bad, good, window = sink_class(Fault(BAD), text="bad"), FakeSink(), FakeWindow()
-    indices, error = run(pipeline([bad, good, window], results_wanted=False))
+    indices, error = run(pipeline([bad, good, window], results_wanted=False, every=every))
     assert bad.indices == list(range(BAD))
     assert good.indices == window.indices == indices == list(range(COUNT))
     assert [sink.calls for sink in (bad, good, window)] == [["open", "close"]] * 3
@@ -183,8 +194,8 @@ def test_one_sink_failing_leaves_its_siblings_alone(sink_class: type[FakeSink]) 
 
 
 @pytest.mark.logs_errors
-def test_a_caller_who_wants_results_gets_them_all_although_the_sink_failed() -> None:
-    indices, error = run(pipeline([FakeSink(Fault(BAD))]))
+def test_a_caller_who_wants_results_gets_them_all_although_the_sink_failed(every: Every) -> None:
+    indices, error = run(pipeline([FakeSink(Fault(BAD))], every=every))
     assert indices == list(range(COUNT))
     assert type(error) is SinkError
 
@@ -192,10 +203,10 @@ def test_a_caller_who_wants_results_gets_them_all_although_the_sink_failed() -> 
 @pytest.mark.parametrize("sink_class", [FakeSink, FakeWindow])
 @pytest.mark.parametrize("when", ["opening", "closing"])
 @pytest.mark.logs_errors
-def test_a_sink_that_fails_to_open_or_close(sink_class: type[FakeSink], when: str) -> None:
+def test_a_sink_that_fails_to_open_or_close(sink_class: type[FakeSink], when: str, every: Every) -> None:
     bad = sink_class(text="bad", **{when: Fault(0)})
     good = FakeSink()
-    indices, error = run(pipeline([bad, good], results_wanted=False))
+    indices, error = run(pipeline([bad, good], results_wanted=False, every=every))
     assert good.indices == indices == list(range(COUNT))
     assert bad.indices == ([] if when == "opening" else indices)
     assert bad.calls == ["open", "close"]
@@ -204,15 +215,15 @@ def test_a_sink_that_fails_to_open_or_close(sink_class: type[FakeSink], when: st
 
 
 @pytest.mark.logs_errors
-def test_a_failing_step_outranks_a_failing_sink() -> None:
-    _, error = run(pipeline([FakeSink(Fault(3)), FakeSink()], at="pose", fault=Fault(BAD)))
+def test_a_failing_step_outranks_a_failing_sink(every: Every) -> None:
+    _, error = run(pipeline([FakeSink(Fault(3)), FakeSink()], at="pose", fault=Fault(BAD), every=every))
     assert type(error) is ModelError
 
 
 @pytest.mark.parametrize("sink_class", [FakeSink, FakeWindow])
-def test_a_user_who_quits_at_a_sink_ends_the_run_without_an_error(sink_class: type[FakeSink]) -> None:
+def test_a_user_who_quits_at_a_sink_ends_the_run_without_an_error(sink_class: type[FakeSink], every: Every) -> None:
     quitter, other = sink_class(Fault(BAD, "quit")), FakeSink()
-    indices, error = run(pipeline([quitter, other], count=None))
+    indices, error = run(pipeline([quitter, other], count=None, every=every))
     assert error is None
     assert quitter.indices == list(range(BAD + 1))
     assert indices == list(range(len(indices)))
@@ -227,17 +238,17 @@ class Pipe(FakeSink):
     quits_run = False
 
 
-def test_a_reader_that_goes_away_ends_its_own_sink_only() -> None:
+def test_a_reader_that_goes_away_ends_its_own_sink_only(every: Every) -> None:
     pipe, other = Pipe(Fault(BAD, "quit")), FakeSink()
-    indices, error = run(pipeline([pipe, other], results_wanted=False))
+    indices, error = run(pipeline([pipe, other], results_wanted=False, every=every))
     assert error is None
     assert pipe.indices == list(range(BAD + 1))
     assert other.indices == indices == list(range(COUNT))
 
 
-def test_the_only_reader_going_away_ends_the_run() -> None:
+def test_the_only_reader_going_away_ends_the_run(every: Every) -> None:
     pipe = Pipe(Fault(BAD, "quit"))
-    _, error = run(pipeline([pipe], count=None, results_wanted=False))
+    _, error = run(pipeline([pipe], count=None, results_wanted=False, every=every))
     assert error is None
     assert pipe.indices == list(range(BAD + 1))
     assert pipe.calls == ["open", "close"]
@@ -249,9 +260,9 @@ class Exiting(FakeSink):
 
 
 @pytest.mark.logs_errors
-def test_a_sink_that_exits_ends_itself_and_not_the_program() -> None:
+def test_a_sink_that_exits_ends_itself_and_not_the_program(every: Every) -> None:
     exiting, other = Exiting(text="exiting"), FakeSink()
-    indices, error = run(pipeline([exiting, other], results_wanted=False))
+    indices, error = run(pipeline([exiting, other], results_wanted=False, every=every))
     assert type(error) is SinkError
     assert "exiting" in str(error)
     assert error.is_reported
@@ -259,8 +270,8 @@ def test_a_sink_that_exits_ends_itself_and_not_the_program() -> None:
     assert exiting.calls == ["open", "close"]
 
 
-def test_closing_within_the_loop_ends_it() -> None:
-    pipe = pipeline([FakeSink()], count=None)
+def test_closing_within_the_loop_ends_it(every: Every) -> None:
+    pipe = pipeline([FakeSink()], count=None, every=every)
     results = iter(pipe)
     assert next(results).frame.index == 0
     pipe.close()
@@ -268,10 +279,10 @@ def test_closing_within_the_loop_ends_it() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_that_stalls_is_named_and_given_up(step: str) -> None:
+def test_a_step_that_stalls_is_named_and_given_up(step: str, every: Every) -> None:
     fault = Fault(BAD, "stall")
     sink = FakeSink()
-    indices, error = run(pipeline([sink], at=step, fault=fault, stall_after_s=0.6, join_within_s=0.3))
+    indices, error = run(pipeline([sink], at=step, fault=fault, stall_after_s=0.6, join_within_s=0.3, every=every))
     assert type(error) is StalledError
     assert step in str(error)
     assert indices == sink.indices == list(range(len(indices)))
@@ -280,10 +291,10 @@ def test_a_step_that_stalls_is_named_and_given_up(step: str) -> None:
 
 
 @pytest.mark.logs_errors
-def test_a_sink_that_stalls_is_named_and_given_up() -> None:
+def test_a_sink_that_stalls_is_named_and_given_up(every: Every) -> None:
     fault = Fault(BAD, "stall")
     stuck, good = FakeSink(fault, text="stuck"), FakeSink()
-    indices, error = run(pipeline([stuck, good], count=None, stall_after_s=0.6, join_within_s=0.3))
+    indices, error = run(pipeline([stuck, good], count=None, stall_after_s=0.6, join_within_s=0.3, every=every))
     assert type(error) is StalledError
     assert "stuck" in str(error)
     assert good.indices[: len(indices)] == indices == list(range(len(indices)))
@@ -292,9 +303,9 @@ def test_a_sink_that_stalls_is_named_and_given_up() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_stopping_a_run_with_a_stalled_step_does_not_hang(step: str) -> None:
+def test_stopping_a_run_with_a_stalled_step_does_not_hang(step: str, every: Every) -> None:
     fault = Fault(BAD, "stall")
-    pipe = pipeline([FakeSink()], at=step, fault=fault, join_within_s=0.3)
+    pipe = pipeline([FakeSink()], at=step, fault=fault, join_within_s=0.3, every=every)
     timer = threading.Timer(0.3, pipe.stop)
     timer.start()
     indices, error = run(pipe)
@@ -304,9 +315,9 @@ def test_stopping_a_run_with_a_stalled_step_does_not_hang(step: str) -> None:
     timer.join()
 
 
-def test_a_slow_sink_holds_the_source_back() -> None:
+def test_a_slow_sink_holds_the_source_back(every: Every) -> None:
     fault = Fault(0, "stall")
-    pipe = pipeline([FakeSink(fault)], count=None)
+    pipe = pipeline([FakeSink(fault)], count=None, every=every)
     timer = threading.Timer(0.5, fault.released.set)
     timer.start()
     results = iter(pipe)
@@ -318,9 +329,9 @@ def test_a_slow_sink_holds_the_source_back() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, BAD])
-def test_stop_ends_an_endless_run_cleanly(after: int) -> None:
+def test_stop_ends_an_endless_run_cleanly(after: int, every: Every) -> None:
     sink, window = FakeSink(), FakeWindow()
-    pipe = pipeline([sink, window], count=None)
+    pipe = pipeline([sink, window], count=None, every=every)
     indices = []
     for result in pipe:
         indices.append(result.frame.index)
@@ -331,17 +342,17 @@ def test_stop_ends_an_endless_run_cleanly(after: int) -> None:
     assert sink.calls == window.calls == ["open", "close"]
 
 
-def test_stop_before_the_start_gives_nothing() -> None:
+def test_stop_before_the_start_gives_nothing(every: Every) -> None:
     sink = FakeSink()
-    pipe = pipeline([sink], count=None)
+    pipe = pipeline([sink], count=None, every=every)
     pipe.stop()
     assert run(pipe) == ([], None)
     assert sink.calls == ["open", "close"]
 
 
-def test_a_caller_who_breaks_off() -> None:
+def test_a_caller_who_breaks_off(every: Every) -> None:
     sink = FakeSink()
-    with pipeline([sink], count=None) as pipe:
+    with pipeline([sink], count=None, every=every) as pipe:
         for result in pipe:
             if result.frame.index == BAD:
                 break
@@ -351,11 +362,11 @@ def test_a_caller_who_breaks_off() -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
-def test_a_caller_who_raises(kind: type[BaseException]) -> None:
+def test_a_caller_who_raises(kind: type[BaseException], every: Every) -> None:
     sink = FakeSink()
 
     def consume() -> None:
-        with pipeline([sink], count=None) as pipe:
+        with pipeline([sink], count=None, every=every) as pipe:
             for result in pipe:
                 if result.frame.index == BAD:
                     raise kind("caller")
@@ -384,9 +395,9 @@ def test_a_pipeline_runs_once() -> None:
         next(iter(pipe))
 
 
-def test_a_run_over_its_context_manager_raises_the_first_error_only() -> None:
+def test_a_run_over_its_context_manager_raises_the_first_error_only(every: Every) -> None:
     def consume() -> None:
-        with pipeline(at="pose", fault=Fault(BAD)) as pipe:
+        with pipeline(at="pose", fault=Fault(BAD), every=every) as pipe:
             for _ in pipe:
                 pass
 

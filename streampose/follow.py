@@ -1,0 +1,473 @@
+"""Who is followed from frame to frame, where their next crops lie, and when the detector is to look again.
+
+Pure logic over arrays and times that are passed in; knows no network, thread, channel or clock.
+
+Between two detections the box of a person comes from their keypoints: the detected box keeps its distances to the
+extent of the keypoints found in it, scaled as the extent grows or shrinks, so that the crops keep the size that the
+network was trained on. On a frame with a detection, the detections rule; whom the detector misses there is followed
+on for a few detections while the pose says that somebody is there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from streampose.frames import Boxes, Float32, Frame, Int64, People
+
+Bools = npt.NDArray[np.bool_]
+Records = npt.NDArray[np.void]
+
+SURE_SCORE = 0.3
+"""Keypoints with a lower score do not say where a person is; also the least score of a drawn keypoint by default."""
+LEAST_SURE = 4
+"""Fewer sure keypoints in common with those of the last detection give no box (all of a skeleton that has fewer)."""
+LEAST_MARGIN = 0.05
+"""A box reaches at least so far beyond its sure keypoints, in diagonals of their extent: detectors cut off hands and
+feet, and what is cut off once would stay so."""
+LOST_SCORE = 0.15
+"""Somebody followed whose pose scores less is not there any more."""
+DOUBT_SCORE = 0.4
+"""A pose whose score falls below this makes the detector look again,"""
+DOUBT_SHARE = 0.8
+"""and so does one that falls below this share of its own recent level."""
+LEVEL_SHARE = 0.2
+"""What a new score counts in its recent level: a memory of about five frames."""
+KEPT_SCORE = 0.4
+"""Whom the detector misses is followed on from this level of the pose's score up,"""
+MOST_MISSES = 3
+"""over at most so many detections in a row."""
+MATCH_IOU = 0.4
+"""Somebody followed and a detection of their class are one from this overlap of their boxes up."""
+SAME_POSE = 0.5
+"""Two poses of this similarity or more are one person's; see `pose_similarity`."""
+POSE_SPREAD = 0.1
+"""How far apart, in square roots of the box's area, keypoints may lie to count as near: COCO's OKS has 2 x 0.03 (eyes)
+to 2 x 0.1 (hips), and followed poses of one person differ by more than two annotators of one do."""
+LEAST_INSIDE = 0.3
+"""Somebody whose box has a smaller share of its area inside the picture has left it."""
+JUMP_S = 0.5
+"""Over a longer gap in a source's time nobody is followed: cameras come back as another picture, people turn round."""
+LOOK_WITHIN_S = 1.0
+"""`Spending` looks at least so often in a source's time, so that new people are found."""
+NETWORKS_SHARE = 0.9
+"""Of a frame's time, what the networks may spend: drawing and encoding need some as well."""
+COSTS_KEPT = 9
+"""The median of so many measured detections is what one costs: the first, which warms up, does not count for long."""
+MOST_SAVED = 2
+"""Detections that may be saved up, so that an idle minute is not followed by a rush."""
+MOST_DEBT_S = 0.5
+"""After a rush of forced detections, auto is back within about so many seconds of unspent time."""
+ACTIVE_S = 2.0
+"""A source without a frame for so long has no share in the networks' time."""
+MOST_FPS = 240.0
+"""A container's higher nominal rate is none (Matroska and RTMP may say 1000): the time between frames rules."""
+
+
+class Schedule(Protocol):
+    """When the detector looks at a source's frames, whatever the people do."""
+
+    def is_due(self, index: int) -> bool:
+        """Whether frame `index` is due as far as its number says; asked once a frame, in order, maybe some ahead."""
+        ...
+
+    def is_due_now(self, pts_s: float, fps: float | None, now_s: float) -> bool:
+        """Whether the frame whose turn has come is due; asked once a frame.
+
+        Args:
+            pts_s: the source's time.
+            fps: its nominal rate.
+            now_s: when the frame was captured, of any one clock.
+        """
+        ...
+
+    def looked(self, pts_s: float) -> None:
+        """The detector looked at the frame of this time, for whatever reason."""
+        ...
+
+
+class EveryNth:
+    """The frames 0, N, 2N, ... of a source or, where those were dropped, the next ones; known from the number alone, so
+    that the detections of several frames can be made together.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._before: int | None = None
+
+    def is_due(self, index: int) -> bool:
+        before, self._before = self._before, index
+        return before is None or index // self._every != before // self._every
+
+    def is_due_now(self, _pts_s: float, _fps: float | None, _now_s: float) -> bool:
+        return False
+
+    def looked(self, pts_s: float) -> None:
+        pass
+
+
+class Budget:
+    """The networks' time over all sources that share them. Every frame earns its period, divided by the number of
+    active sources; what the poses leave of it is dealt to the sources in equal shares, and each pays its detections.
+    """
+
+    def __init__(self, sources: int) -> None:
+        self._saved_s = [0.0] * sources
+        self._costs_s: deque[float] = deque(maxlen=COSTS_KEPT)
+        self._last_s = [float("-inf")] * sources
+
+    @property
+    def detection_s(self) -> float:
+        """What a detection costs; 0 until one was measured."""
+        return float(np.median(self._costs_s)) if self._costs_s else 0.0
+
+    def earn(self, source: int, period_s: float, now_s: float) -> None:
+        """A frame of `source` came at `now_s` of any one clock; the next is expected `period_s` later."""
+        self._last_s[source] = now_s
+        active = sum(now_s - last_s <= ACTIVE_S for last_s in self._last_s)
+        self._deal(NETWORKS_SHARE * period_s / active)
+
+    def pay_poses(self, cost_s: float) -> None:
+        """The poses of some frames took so long."""
+        self._deal(-cost_s)
+
+    def pay_detections(self, sources: Sequence[int], cost_s: float) -> None:
+        """One detection for each of `sources` took so long together."""
+        self._costs_s.append(cost_s / len(sources))
+        for source in sources:
+            self._saved_s[source] = max(-MOST_DEBT_S, self._saved_s[source] - self.detection_s)
+
+    def covers_detection(self, source: int) -> bool:
+        """Whether `source` has saved up a detection."""
+        return self._saved_s[source] >= self.detection_s
+
+    def _deal(self, seconds: float) -> None:
+        most_s = MOST_SAVED * self.detection_s
+        takers = [number for number, saved_s in enumerate(self._saved_s) if seconds < 0 or saved_s < most_s]
+        for number in takers:
+            share_s = self._saved_s[number] + seconds / len(takers)
+            self._saved_s[number] = min(max(share_s, -MOST_DEBT_S), max(most_s, self._saved_s[number]))
+
+
+class Spending:
+    """The schedule of a source that spends its share of a budget, and looks at least every `LOOK_WITHIN_S`."""
+
+    def __init__(self, budget: Budget, source: int) -> None:
+        self._budget = budget
+        self._source = source
+        self._looked_s = float("-inf")
+        self._before_s: float | None = None
+        self._steps_s: deque[float] = deque(maxlen=16)
+
+    def is_due(self, _index: int) -> bool:
+        return False  # what will be left over is not known ahead
+
+    def is_due_now(self, pts_s: float, fps: float | None, now_s: float) -> bool:
+        if self._before_s is not None and pts_s > self._before_s:
+            self._steps_s.append(pts_s - self._before_s)
+        self._before_s = pts_s
+        if fps is not None and 0 < fps <= MOST_FPS:
+            self._budget.earn(self._source, 1 / fps, now_s)
+        elif self._steps_s:
+            # The shortest step: where frames are dropped, the others are several periods long.
+            self._budget.earn(self._source, min(*self._steps_s, JUMP_S), now_s)
+        return pts_s - self._looked_s >= LOOK_WITHIN_S or self._budget.covers_detection(self._source)
+
+    def looked(self, pts_s: float) -> None:
+        self._looked_s = pts_s
+
+
+class Follower:
+    """The people of one source. For every frame, in order: `looks`, then `boxes` with the detections if the detector
+    looked, then `learn` from the poses in those boxes.
+    """
+
+    def __init__(
+        self, keypoint_count: int, schedule: Schedule, *, is_video: bool = True, max_people: int | None = None
+    ) -> None:
+        """Follow nobody yet.
+
+        Args:
+            keypoint_count: K of every pose.
+            schedule: when the detector looks even if nobody is in doubt.
+            is_video: whether a frame shows what the one before shows, a little later; else nobody is ever followed.
+            max_people: most people a frame; detected ones go before those that are only followed.
+        """
+        self._schedule = schedule
+        self._is_video = is_video
+        self._max_people = max_people
+        self._record = _record(keypoint_count)
+        self._followed: Records = np.zeros(0, self._record)
+        self._must_look = True
+        self._size: tuple[int, ...] = ()
+        """Height and width of the picture."""
+        self._pts_s = float("-inf")
+        self._asked: Int64 = np.zeros(0, np.int64)
+        """For each box given out, its row in `_followed` or `_NEW`."""
+        self._is_found: Bools = np.zeros(0, np.bool_)
+        """For each box given out, whether the detector found it."""
+
+    def is_due(self, frame: Frame) -> bool:
+        """Whether the detector will look at a frame that is known to come, by its number alone; asked once a frame."""
+        return not self._is_video or self._schedule.is_due(frame.index)
+
+    def looks(self, frame: Frame, fps: float | None) -> bool:
+        """Whether the detector looks at the frame whose turn has come, if it has not yet: because somebody is in doubt,
+        because the picture is another one, or because the schedule says so.
+
+        Args:
+            fps: the source's nominal rate.
+        """
+        size = frame.image.shape[:2]
+        if frame.pts_s - self._pts_s > JUMP_S or size != self._size:
+            self._followed, self._must_look = np.zeros(0, self._record), True
+        self._pts_s, self._size = frame.pts_s, size
+        is_due = self._schedule.is_due_now(frame.pts_s, fps, frame.captured_at_s)
+        return is_due or self._must_look
+
+    def boxes(self, found: Boxes | None) -> Boxes:
+        """Return where to look for poses: the detections and, behind them, whom they miss; without a detection (None)
+        everybody followed.
+        """
+        followed = self._followed
+        expected = Boxes(followed["xyxy"], followed["box_score"], followed["class_id"])
+        if found is None:
+            self._asked, self._is_found = np.arange(len(followed)), np.full(len(followed), False)
+            return expected
+        self._schedule.looked(self._pts_s)
+        rows = _rows_of(found, expected)
+        is_kept = (followed["level"] >= KEPT_SCORE) & (followed["misses"] < MOST_MISSES)
+        is_kept[rows[rows != _NEW]] = False
+        missed = np.flatnonzero(is_kept)
+        if self._max_people is not None:
+            missed = missed[: max(0, self._max_people - len(found))]
+        self._asked = np.concatenate([rows, missed])
+        self._is_found = np.arange(len(self._asked)) < len(found)
+        return _joined(found, expected[missed])
+
+    def learn(self, people: People) -> People:
+        """Return the people in the boxes last given out who are there, best box first, and follow them.
+
+        A followed person's box is made from the new keypoints and clipped to the picture; its score is that of their
+        last detection.
+        """
+        if not self._is_video:
+            return people
+        fresh = np.zeros(len(people), self._record)
+        fresh["xyxy"] = fresh["found_xyxy"] = people.boxes_xyxy
+        fresh["xy"] = fresh["found_xy"] = people.keypoints_xy
+        fresh["scores"] = fresh["found_scores"] = people.keypoint_scores
+        fresh["box_score"], fresh["class_id"] = people.box_scores, people.class_ids
+        fresh["level"] = pose_scores(people.keypoint_scores)
+        now, is_there = self._compared(fresh)
+        self._followed = now[is_there | (now["misses"] > 0)]
+        rows = np.flatnonzero(is_there)
+        rows = rows[np.argsort(-now["box_score"][rows], kind="stable")]
+        return replace(
+            people,
+            boxes_xyxy=now["xyxy"][rows],
+            box_scores=people.box_scores[rows],
+            keypoints_xy=people.keypoints_xy[rows],
+            keypoint_scores=people.keypoint_scores[rows],
+            class_ids=people.class_ids[rows],
+            track_ids=people.track_ids[rows],
+        )
+
+    def _compared(self, fresh: Records) -> tuple[Records, Bools]:
+        """Return what is known of everybody with `fresh`, the poses in the boxes given out, and who is there."""
+        is_found, is_known = self._is_found, self._asked != _NEW
+        everybody = np.concatenate([self._followed, fresh])
+        old = everybody[np.where(is_known, self._asked, len(self._followed) + np.arange(len(fresh)))]
+        score = fresh["level"]
+
+        now = fresh.copy()
+        followed = ~is_found
+        for name in ("found_xyxy", "found_xy", "found_scores"):
+            now[name][followed] = old[name][followed]
+        now["level"][followed] += (1 - LEVEL_SHARE) * (old["level"] - fresh["level"])[followed]
+        now["misses"][followed] = old["misses"][followed] + is_found.any()
+        carried, is_carried = carry_boxes(
+            old["found_xyxy"], old["found_xy"], old["found_scores"], fresh["xy"], fresh["scores"]
+        )
+        clipped = np.clip(carried, 0, np.array([*self._size[::-1]] * 2, np.float32))
+        now["xyxy"][followed] = clipped[followed]
+
+        has_left = followed & is_carried & (_areas(clipped) < LEAST_INSIDE * _areas(carried))
+        is_lost = followed & (~is_carried | (score < LOST_SCORE))
+        moved = _distances(old["xy"], old["scores"], fresh["xy"], fresh["scores"])
+        is_lost |= _doubles(now, ~is_lost & ~has_left, is_found, moved)
+        fell = (score < DOUBT_SHARE * old["level"]) | ((score < DOUBT_SCORE) & (old["level"] >= DOUBT_SCORE))
+
+        waiting = old.copy()
+        waiting["misses"] += 1
+        now[is_lost] = waiting[is_lost]
+        is_given_up = is_lost & (now["misses"] > MOST_MISSES)
+        now["misses"][has_left | is_given_up] = 0
+        self._must_look = bool((has_left | (is_lost & ~is_given_up) | (followed & fell)).any())
+        return now, ~is_lost & ~has_left
+
+
+_NEW = -1
+"""The row of somebody whom nobody has followed before."""
+
+
+def _record(keypoint_count: int) -> np.dtype[np.void]:
+    """Return what is known of a person: a row of a structured array."""
+    points = (keypoint_count, 2)
+    return np.dtype(
+        [
+            ("xyxy", np.float32, 4),  # the box in the latest frame
+            ("box_score", np.float32),  # of the last detection
+            ("class_id", np.int64),
+            ("found_xyxy", np.float32, 4),  # the last detected box,
+            ("found_xy", np.float32, points),  # the keypoints in it
+            ("found_scores", np.float32, keypoint_count),  # and their scores
+            ("xy", np.float32, points),  # the latest keypoints
+            ("scores", np.float32, keypoint_count),
+            ("level", np.float32),  # of the pose's score, recently
+            ("misses", np.int64),  # frames in a row where neither the detector found them, nor, in doubt, a pose
+        ]
+    )
+
+
+def pose_scores(scores: Float32) -> Float32:
+    """Return how sure each pose (N, K) is: (N,) the mean of its keypoints' scores, each at most 1."""
+    mean: Float32 = np.clip(scores, 0, 1).mean(axis=1, dtype=np.float32)
+    return mean
+
+
+def carry_boxes(
+    found_xyxy: Float32, found_xy: Float32, found_scores: Float32, xy: Float32, scores: Float32
+) -> tuple[Float32, Bools]:
+    """Return a box around each pose that has its keypoints where the detected box had its own.
+
+    A side keeps its distance to the extent of the keypoints that are sure in both poses, scaled as the diagonal of that
+    extent, at least `LEAST_MARGIN` of it. So a box does not shrink when an ankle is hidden, and does not drift.
+
+    Args:
+        found_xyxy: (N, 4) float32 detected boxes, pixels of the frame.
+        found_xy, found_scores: (N, K, 2) and (N, K) float32, the keypoints found in them.
+        xy, scores: the same of the poses that need a box.
+
+    Returns:
+        (N, 4) float32, and (N,) whether there were `LEAST_SURE` keypoints to make it from; else it is undefined.
+    """
+    is_sure = _both_sure(found_scores, scores)
+    is_carried = is_sure.sum(axis=1) >= _least_sure(xy)
+    found_low, found_high = _extents(found_xy, is_sure)
+    low, high = _extents(xy, is_sure)
+    found_diagonal = np.maximum(np.hypot(*(found_high - found_low).T), 1e-3)
+    scale = np.clip(np.hypot(*(high - low).T) / found_diagonal, 0.5, 2)[:, None]
+    least = LEAST_MARGIN * found_diagonal[:, None]
+    boxes: Float32 = np.concatenate(
+        [
+            low - np.maximum(found_low - found_xyxy[:, :2], least) * scale,
+            high + np.maximum(found_xyxy[:, 2:] - found_high, least) * scale,
+        ],
+        axis=1,
+    ).astype(np.float32)
+    return boxes, is_carried
+
+
+def pose_similarity(xy: Float32, scores: Float32, areas: Float32) -> Float32:
+    """Return how alike each two of N poses are: (N, N) in 0..1, as COCO's object keypoint similarity with one spread
+    for all keypoints, over those that are sure in both; 0 for fewer than `LEAST_SURE`.
+
+    Args:
+        xy, scores: (N, K, 2) and (N, K) float32.
+        areas: (N,) square pixels of the people's boxes; of two, the smaller counts.
+    """
+    is_sure = (scores[:, None] >= SURE_SCORE) & (scores[None] >= SURE_SCORE)
+    distances = np.where(is_sure, np.square(xy[:, None] - xy[None]).sum(axis=-1), np.inf)
+    spread = 2 * POSE_SPREAD**2 * np.maximum(np.minimum(areas[:, None], areas[None]), 1.0)
+    count = is_sure.sum(axis=-1)
+    alike: Float32 = np.exp(-distances / spread[..., None]).sum(axis=-1) / np.maximum(count, 1)
+    return np.where(count >= _least_sure(xy), alike, 0).astype(np.float32)
+
+
+def _doubles(people: Records, is_there: Bools, is_found: Bools, moved: Float32) -> Bools:
+    """Return who has another's pose: of two alike, the one that no detection found and that came from further away."""
+    is_double = np.full(len(people), False)
+    if is_found.all():
+        return is_double
+    alike = pose_similarity(people["xy"], people["scores"], _areas(people["xyxy"])) >= SAME_POSE
+    # The least to be doubted first: a pose that is taken for a double makes no other one.
+    order = np.lexsort([moved, ~is_found])
+    for place, row in enumerate(order):
+        before = order[:place]
+        if is_there[row] and not is_found[row]:
+            is_double[row] = bool((alike[row, before] & is_there[before] & ~is_double[before]).any())
+    return is_double
+
+
+def _rows_of(found: Boxes, expected: Boxes) -> Int64:
+    """Return for each detection the row of the expected box of its class that it overlaps most, or `_NEW`; of all
+    pairs, the best first.
+    """
+    rows = np.full(len(found), _NEW)
+    if not len(found) or not len(expected):
+        return rows
+    overlaps = _overlaps(found.xyxy, expected.xyxy)
+    overlaps[found.class_ids[:, None] != expected.class_ids[None]] = 0
+    while True:
+        one, row = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
+        if overlaps[one, row] < MATCH_IOU:
+            return rows
+        rows[one] = row
+        overlaps[one], overlaps[:, row] = 0, 0
+
+
+def _overlaps(first: Float32, second: Float32) -> Float32:
+    """Return the IoU of each of N boxes with each of M: (N, M)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    together = _areas(first)[:, None] + _areas(second)[None] - common
+    share: Float32 = common / np.maximum(together, 1e-6)
+    return share
+
+
+def _areas(xyxy: Float32) -> Float32:
+    areas: Float32 = np.maximum(xyxy[:, 2:] - xyxy[:, :2], 0).prod(axis=-1)
+    return areas
+
+
+def _both_sure(first: Float32, second: Float32) -> Bools:
+    is_sure: Bools = (first >= SURE_SCORE) & (second >= SURE_SCORE)
+    return is_sure
+
+
+def _least_sure(xy: Float32) -> int:
+    """Return how many keypoints of poses (N, K, 2) have to be sure, at least 1."""
+    return max(1, min(LEAST_SURE, xy.shape[1]))
+
+
+def _extents(xy: Float32, is_sure: Bools) -> tuple[Float32, Float32]:
+    """Return the corners (N, 2) of the boxes around the sure ones of the keypoints (N, K, 2); where there are none, of
+    any finite size.
+    """
+    chosen = is_sure[..., None]
+    low = np.where(chosen, xy, np.float32(1e6)).min(axis=1)
+    high = np.where(chosen, xy, np.float32(-1e6)).max(axis=1)
+    return low, high
+
+
+def _distances(old_xy: Float32, old_scores: Float32, xy: Float32, scores: Float32) -> Float32:
+    """Return how far each person's keypoints moved: (N,), the mean over those that are sure in both poses."""
+    is_sure = _both_sure(old_scores, scores)
+    moved: Float32 = np.where(is_sure, np.hypot(*np.moveaxis(xy - old_xy, -1, 0)), 0).sum(axis=1)
+    mean: Float32 = moved / np.maximum(is_sure.sum(axis=1), 1)
+    return mean
+
+
+def _joined(first: Boxes, second: Boxes) -> Boxes:
+    return Boxes(
+        np.concatenate([first.xyxy, second.xyxy]),
+        np.concatenate([first.scores, second.scores]),
+        np.concatenate([first.class_ids, second.class_ids]),
+    )
