@@ -16,21 +16,34 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from streampose.errors import UsageError, describe, redact, redact_address
-from streampose.inputs import Input
+from streampose.inputs import Input, check_name
 
 _IS_OF_KIND: dict[str, Callable[[Any], bool]] = {
-    "a text": lambda value: isinstance(value, str),
-    "a list of texts": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    "a text": lambda value: isinstance(value, str) and value != "",
+    "a list of texts": lambda value: (
+        isinstance(value, list) and value != [] and all(isinstance(item, str) and item for item in value)
+    ),
     "true or false": lambda value: isinstance(value, bool),
-    "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "a whole number or auto": lambda value: value == "auto" or (isinstance(value, int) and not isinstance(value, bool)),
-    "a number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "a whole number from 0 on": lambda value: _is_number(value, int) and value >= 0,
+    "a whole number from 1 on": lambda value: _is_number(value, int) and value >= 1,
+    "a whole number from 1 on, or auto": lambda value: value == "auto" or (_is_number(value, int) and value >= 1),
+    "a number from 0 to 1": lambda value: _is_number(value) and value <= 1,
+    "a number from 0 on": lambda value: _is_number(value),
+    "a number above 0": lambda value: _is_number(value) and value > 0,
+    "lines or weighted": lambda value: value in ("lines", "weighted"),
+    "hf or paper": lambda value: value in ("hf", "paper"),
+    "tcp or udp": lambda value: value in ("tcp", "udp"),
+    "width and height, as 1280x720": lambda value: (
+        isinstance(value, str) and re.fullmatch("[1-9][0-9]*x[1-9][0-9]*", value) is not None
+    ),
 }
 _RUN_KEYS = {
     "to": "a list of texts",
@@ -38,36 +51,42 @@ _RUN_KEYS = {
     "pose": "a text",
     "detector": "a text",
     "classes": "a list of texts",
-    "dataset_index": "a whole number",
+    "dataset_index": "a whole number from 0 on",
     "allow_pickle": "true or false",
     "device": "a text",
     "dtype": "a text",
-    "box_threshold": "a number",
-    "max_people": "a whole number",
-    "detect_every": "a whole number or auto",
+    "box_threshold": "a number from 0 to 1",
+    "max_people": "a whole number from 1 on",
+    "detect_every": "a whole number from 1 on, or auto",
     "flip_test": "true or false",
-    "blur": "a text",
-    "detect_batch": "a whole number",
-    "pose_batch": "a whole number",
-    "keypoint_threshold": "a number",
-    "style": "a text",
+    "blur": "hf or paper",
+    "detect_batch": "a whole number from 1 on",
+    "pose_batch": "a whole number from 1 on",
+    "keypoint_threshold": "a number from 0 to 1",
+    "style": "lines or weighted",
     "boxes": "true or false",
     "labels": "true or false",
-    "segment_s": "a number",
-    "stall_after_s": "a number",
+    "segment_s": "a number above 0",
+    "stall_after_s": "a number above 0",
 }
 """The arguments of `streampose.stream`."""
 _SOURCE_KEYS = {
     "source": "a text",
     "to": "a list of texts",
-    "give_up_after_s": "a number",
-    "freshness_s": "a number",
-    "rtsp_transport": "a text",
-    "size": "a text",
-    "fps": "a number",
+    "give_up_after_s": "a number from 0 on",
+    "freshness_s": "a number above 0",
+    "rtsp_transport": "tcp or udp",
+    "size": "width and height, as 1280x720",
+    "fps": "a number above 0",
     "input_format": "a text",
 }
 """Those of `Input`; its name is the table's."""
+
+
+def _is_number(value: Any, kind: type = object) -> bool:
+    """Whether `value` is a number from 0 on, no infinite one, and of this kind."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and isinstance(value, kind)
+    return is_number and 0 <= value <= sys.maxsize
 
 
 def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, Any]]:
@@ -90,12 +109,16 @@ def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, An
     _check(name, "", values, _RUN_KEYS)
     inputs = []
     for source_id, table in tables.items():
-        key = f"sources.{source_id}"
+        key = f"sources.{redact_address(source_id)}"
         if not isinstance(table, dict):
             raise UsageError(f"{name}: {key} is no table: write [{key}] with source = ...")
         _check(name, f"{key}.", table, _SOURCE_KEYS)
         if "source" not in table:
             raise UsageError(f"{name}: [{key}] names no source: add source = ...")
+        try:
+            check_name(source_id)
+        except UsageError as error:
+            raise UsageError(f"{name}: [{key}]: {error}") from error
         inputs.append(Input(name=source_id, **table))
     return inputs, values
 
@@ -105,7 +128,7 @@ def _check(name: str, prefix: str, values: Mapping[str, Any], known: Mapping[str
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-            raise UsageError(f"{name}: unknown key {prefix}{key}: {hint}")
+            raise UsageError(f"{name}: unknown key {prefix}{redact_address(key)}: {hint}")
         if not _IS_OF_KIND[known[key]](value):
             raise UsageError(f"{name}: {prefix}{key} is {known[key]}, not {_shown(value)}")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from streampose.errors import UsageError
+from streampose.errors import UsageError, redact_address
 from streampose.sinks import Sink
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<source>.+)", re.DOTALL)
@@ -38,6 +38,15 @@ class Input:
     """A camera's rate; None leaves it to the camera."""
     input_format: str | None = None
     """A camera's pixel or codec format, as `mjpeg`; None leaves it to the camera."""
+
+
+def check_name(name: str | None) -> None:
+    """Raise `UsageError` when `name` cannot be a `source_id`; None, for one made from the text, can."""
+    if name is not None and (not name.isprintable() or not name.strip(" .") or "/" in name):
+        raise UsageError(
+            f"{redact_address(name)!r} cannot name a source: it becomes part of file names, so it needs a letter and "
+            "no '/'"
+        )
 
 
 def parse_input(text: str) -> tuple[str | None, str]:

@@ -38,13 +38,13 @@ from av.video.stream import VideoStream
 from streampose.channel import Channel, Closed, Empty, Finished
 from streampose.errors import SourceError, UsageError, describe, redact, redact_address
 from streampose.frames import Frame, SourceInfo
+from streampose.inputs import check_name
 from streampose.meter import Drop
 from streampose.sources import (
     CONTAINERS,
     PICTURES_PER_S,
     Source,
     VideoFile,
-    check_name,
     ffmpeg_reason,
     file_safe,
     pixel_aspect,

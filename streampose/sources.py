@@ -39,6 +39,7 @@ from av.video.stream import VideoStream
 
 from streampose.errors import SourceError, UsageError, describe, redact_address
 from streampose.frames import Frame, Image, SourceInfo
+from streampose.inputs import check_name
 from streampose.meter import SourceMeter
 
 _log = logging.getLogger("streampose")
@@ -118,15 +119,6 @@ def open_source(text: str | os.PathLike[str], *, name: str | None = None) -> Sou
         return _open_path(spelled, name)
     except OSError as error:
         raise SourceError(f"{spelled} cannot be opened: {describe(error)}") from error
-
-
-def check_name(name: str | None) -> None:
-    """Raise `UsageError` when `name` cannot be a `source_id`; None, for one made from the text, can."""
-    if name is not None and (not name.isprintable() or not name.strip(" .") or "/" in name):
-        raise UsageError(
-            f"{redact_address(name)!r} cannot name a source: it becomes part of file names, so it needs a letter and "
-            "no '/'"
-        )
 
 
 _READABLE = "a video file, a picture, a folder or glob of pictures, a camera, a stream's address, or 'demo'"

@@ -61,13 +61,47 @@ def test_sources_and_arguments(tmp_path: Path) -> None:
         ("to = 'null'\n[sources.door]\nsource = 'x'", "to is a list of texts"),
         ("[sources.door]\nsource = 'x'\nfps = '30'", "sources.door.fps is a number"),
         ("this is no TOML", "no TOML"),
+        ("[sources.door]\nsource = ''", "sources.door.source is a text"),
+        ("[sources.door]\nsource = 'x'\nto = []", "sources.door.to is a list of texts"),
+        ("[sources.'a/b']\nsource = 'x'", r"\[sources.a/b\]: 'a/b' cannot name a source"),
+        ("[sources.'rtsp://me:SECRET word@h']\nsource = 'x'", r"\[sources.rtsp://\*\*\*@h\]"),
+        ("'rtsp://me:SECRET word@h' = 'x'\n[sources.door]\nsource = 'x'", r"unknown key rtsp://\*\*\*@h"),
+        *(
+            (f"{key} = {value}\n[sources.door]\nsource = 'x'", f"{key} is ")
+            for key, values in {
+                "box_threshold": ("2", "-0.1", "nan"),
+                "keypoint_threshold": ("1.1",),
+                "max_people": ("0", "-1", "1.5", "9223372036854775808"),
+                "detect_batch": ("0",),
+                "pose_batch": ("-3",),
+                "detect_every": ("0", "'often'", "true"),
+                "dataset_index": ("-1",),
+                "style": ("'fancy'",),
+                "blur": ("'none'", "3"),
+                "segment_s": ("0", "-1", "inf"),
+                "stall_after_s": ("0", "nan"),
+            }.items()
+            for value in values
+        ),
+        *(
+            (f"[sources.door]\nsource = '0'\n{key} = {value}", f"sources.door.{key} is ")
+            for key, values in {
+                "give_up_after_s": ("-1", "nan"),
+                "freshness_s": ("0", "inf"),
+                "rtsp_transport": ("'smoke'",),
+                "size": ("'big'", "1280"),
+                "fps": ("0", "-5"),
+            }.items()
+            for value in values
+        ),
     ],
 )
 def test_a_wrong_file_names_its_key(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "cameras.toml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=says) as caught:
         read_config(path)
+    assert "SECRET" not in str(caught.value)
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
