@@ -30,6 +30,9 @@ LEAST_SURE = 4
 LEAST_MARGIN = 0.05
 """A box reaches at least so far beyond its sure keypoints, in diagonals of their extent: detectors cut off hands and
 feet, and what is cut off once would stay so."""
+CARRIED_SHARE = 0.15
+"""A box moves with the median of its keypoints, and by this share of the way towards the one that their extent gives: a
+hand or a foot that the network sees at a neighbour for a frame would pull the next crop there."""
 LOST_SCORE = 0.15
 """Somebody followed whose pose scores less is not there any more."""
 DOUBT_SCORE = 0.4
@@ -40,7 +43,7 @@ LEVEL_SHARE = 0.2
 """What a new score counts in its recent level: a memory of about five frames."""
 KEPT_SCORE = 0.4
 """Whom the detector misses is followed on from this level of the pose's score up,"""
-MOST_MISSES = 3
+MOST_MISSES = 2
 """over at most so many detections in a row."""
 MATCH_IOU = 0.4
 """Somebody followed and a detection of their class are one from this overlap of their boxes up."""
@@ -204,13 +207,14 @@ class Follower:
         self._record = _record(keypoint_count)
         self._followed: Records = np.zeros(0, self._record)
         self._must_look = True
-        self._size: tuple[int, ...] = ()
+        self._size = 0, 0
         """Height and width of the picture."""
         self._pts_s = float("-inf")
         self._asked: Int64 = np.zeros(0, np.int64)
         """For each box given out, its row in `_followed` or `_NEW`."""
         self._is_found: Bools = np.zeros(0, np.bool_)
         """For each box given out, whether the detector found it."""
+        self._has_looked = False
 
     def is_due(self, frame: Frame) -> bool:
         """Whether the detector will look at a frame that is known to come, by its number alone; asked once a frame."""
@@ -223,7 +227,8 @@ class Follower:
         Args:
             fps: the source's nominal rate.
         """
-        size = frame.image.shape[:2]
+        height, width = frame.image.shape[:2]
+        size = height, width
         if frame.pts_s - self._pts_s > JUMP_S or size != self._size:
             self._followed, self._must_look = np.zeros(0, self._record), True
         self._pts_s, self._size = frame.pts_s, size
@@ -235,15 +240,18 @@ class Follower:
         everybody followed.
         """
         followed = self._followed
-        expected = Boxes(followed["xyxy"], followed["box_score"], followed["class_id"])
+        expected = Boxes(self._clipped(followed["xyxy"]), followed["box_score"], followed["class_id"])
         if found is None:
             self._asked, self._is_found = np.arange(len(followed)), np.full(len(followed), False)
+            self._has_looked = False
             return expected
+        self._has_looked = True
         self._schedule.looked(self._pts_s)
         rows = _rows_of(found, expected)
         is_kept = (followed["level"] >= KEPT_SCORE) & (followed["misses"] < MOST_MISSES)
         is_kept[rows[rows != _NEW]] = False
         missed = np.flatnonzero(is_kept)
+        missed = missed[np.argsort(-followed["box_score"][missed], kind="stable")]
         if self._max_people is not None:
             missed = missed[: max(0, self._max_people - len(found))]
         self._asked = np.concatenate([rows, missed])
@@ -270,13 +278,18 @@ class Follower:
         rows = rows[np.argsort(-now["box_score"][rows], kind="stable")]
         return replace(
             people,
-            boxes_xyxy=now["xyxy"][rows],
+            boxes_xyxy=self._clipped(now["xyxy"][rows]),
             box_scores=people.box_scores[rows],
             keypoints_xy=people.keypoints_xy[rows],
             keypoint_scores=people.keypoint_scores[rows],
             class_ids=people.class_ids[rows],
             track_ids=people.track_ids[rows],
         )
+
+    def _clipped(self, xyxy: Float32) -> Float32:
+        height, width = self._size
+        clipped: Float32 = np.clip(xyxy, 0, np.array([width, height] * 2, np.float32))
+        return clipped
 
     def _compared(self, fresh: Records) -> tuple[Records, Bools]:
         """Return what is known of everybody with `fresh`, the poses in the boxes given out, and who is there."""
@@ -290,17 +303,17 @@ class Follower:
         for name in ("found_xyxy", "found_xy", "found_scores"):
             now[name][followed] = old[name][followed]
         now["level"][followed] += (1 - LEVEL_SHARE) * (old["level"] - fresh["level"])[followed]
-        now["misses"][followed] = old["misses"][followed] + is_found.any()
+        now["misses"][followed] = old["misses"][followed] + self._has_looked
         carried, is_carried = carry_boxes(
             old["found_xyxy"], old["found_xy"], old["found_scores"], fresh["xy"], fresh["scores"]
         )
-        clipped = np.clip(carried, 0, np.array([*self._size[::-1]] * 2, np.float32))
-        now["xyxy"][followed] = clipped[followed]
+        moved = _moved(old["xy"], old["scores"], fresh["xy"], fresh["scores"])
+        boxes = (1 - CARRIED_SHARE) * (old["xyxy"] + np.tile(moved, 2)) + CARRIED_SHARE * carried
+        now["xyxy"][followed] = boxes[followed]
 
-        has_left = followed & is_carried & (_areas(clipped) < LEAST_INSIDE * _areas(carried))
+        has_left = followed & is_carried & (_areas(self._clipped(boxes)) < LEAST_INSIDE * _areas(boxes))
         is_lost = followed & (~is_carried | (score < LOST_SCORE))
-        moved = _distances(old["xy"], old["scores"], fresh["xy"], fresh["scores"])
-        is_lost |= _doubles(now, ~is_lost & ~has_left, is_found, moved)
+        is_lost |= _doubles(now, ~is_lost & ~has_left, is_found, np.hypot(*moved.T))
         fell = (score < DOUBT_SHARE * old["level"]) | ((score < DOUBT_SCORE) & (old["level"] >= DOUBT_SCORE))
 
         waiting = old.copy()
@@ -321,7 +334,7 @@ def _record(keypoint_count: int) -> np.dtype[np.void]:
     points = (keypoint_count, 2)
     return np.dtype(
         [
-            ("xyxy", np.float32, 4),  # the box in the latest frame
+            ("xyxy", np.float32, 4),  # the box in the latest frame, not clipped to it
             ("box_score", np.float32),  # of the last detection
             ("class_id", np.int64),
             ("found_xyxy", np.float32, 4),  # the last detected box,
@@ -444,7 +457,8 @@ def _both_sure(first: Float32, second: Float32) -> Bools:
 
 def _least_sure(xy: Float32) -> int:
     """Return how many keypoints of poses (N, K, 2) have to be sure, at least 1."""
-    return max(1, min(LEAST_SURE, xy.shape[1]))
+    keypoint_count: int = xy.shape[1]
+    return max(1, min(LEAST_SURE, keypoint_count))
 
 
 def _extents(xy: Float32, is_sure: Bools) -> tuple[Float32, Float32]:
@@ -457,12 +471,13 @@ def _extents(xy: Float32, is_sure: Bools) -> tuple[Float32, Float32]:
     return low, high
 
 
-def _distances(old_xy: Float32, old_scores: Float32, xy: Float32, scores: Float32) -> Float32:
-    """Return how far each person's keypoints moved: (N,), the mean over those that are sure in both poses."""
-    is_sure = _both_sure(old_scores, scores)
-    moved: Float32 = np.where(is_sure, np.hypot(*np.moveaxis(xy - old_xy, -1, 0)), 0).sum(axis=1)
-    mean: Float32 = moved / np.maximum(is_sure.sum(axis=1), 1)
-    return mean
+def _moved(old_xy: Float32, old_scores: Float32, xy: Float32, scores: Float32) -> Float32:
+    """Return how far each person moved: (N, 2), the medians over the keypoints that are sure in both poses, or 0."""
+    is_sure = _both_sure(old_scores, scores)[..., None]
+    steps = np.where(is_sure, xy - old_xy, np.nan)
+    steps[~is_sure.any(axis=(1, 2))] = 0
+    medians: Float32 = np.nanmedian(steps, axis=1) if len(steps) else np.zeros((0, 2), np.float32)
+    return medians
 
 
 def _joined(first: Boxes, second: Boxes) -> Boxes:
