@@ -232,6 +232,7 @@ class Measurer:
         pose_batch: int,
         repeats: int,
     ) -> None:
+        self.name = f"{detector.name} and {estimator.name}"
         self._source = source
         self._detector = detector
         self._estimator = estimator
@@ -329,7 +330,7 @@ class Measurer:
     def choose_ceiling(self, people: Sequence[int], frames: Sequence[Frame], boxes: Sequence[Boxes]) -> None:
         """Find out how the networks alone are fastest: side by side or one after the other."""
         rates = {}
-        for self._side_by_side in (True, False, True, False):  # the first ones warm up
+        for self._side_by_side in (True, True, False):  # the first one warms up
             rates[self._side_by_side] = self.networks_alone(people, frames, boxes)
         self._side_by_side = max(rates, key=lambda way: rates[way])
 

@@ -168,7 +168,9 @@ class _BundledDetector:
         grid = F.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False)
         patches = backbone.embeddings.patch_embeddings.projection(pixels).flatten(2).transpose(1, 2)
         tokens = patches + grid.flatten(2).transpose(1, 2) + positions[:, :1]
-        tokens = backbone.layernorm(backbone.encoder(tokens).last_hidden_state)
+        for layer in backbone.encoder.layer[: backbone.stage_names.index(backbone.out_features[-1])]:
+            tokens = layer(tokens, None)  # no index of an expert
+        tokens = backbone.layernorm(tokens)
         maps: torch.Tensor = self._model.head(tokens.transpose(1, 2).reshape(1, -1, rows, columns).contiguous())
         return maps
 
