@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streampose.engine import Engine
 from streampose.errors import ModelError, UsageError
 from streampose.models import CONFIG, Checkpoint, check_range, load_network, loading
-from streampose.workers import spread
 
 if TYPE_CHECKING:
     from transformers import VitPoseForPoseEstimation
@@ -94,6 +94,8 @@ class DenseMapNetwork(nn.Module):
         self.map_count = int(parts.config.num_labels)
         """C, the maps of an input."""
         self._positions_of_grid: _Cache = {}
+        self.engine = Engine(self._maps, tables=self._tables)
+        """What runs it."""
         self.eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -107,7 +109,7 @@ class DenseMapNetwork(nn.Module):
         patch_height, patch_width = self.patch_size
         if height % patch_height or width % patch_width:
             raise ValueError(f"{height}x{width} pixels are no whole number of {patch_height}x{patch_width} patches")
-        return spread(self._maps, pictures) if pictures.device.type == "cpu" else self._maps(pictures)
+        return self.engine(pictures)
 
     def _maps(self, pictures: Tensor) -> Tensor:
         rows, columns = pictures.shape[1] // self.patch_size[0], pictures.shape[2] // self.patch_size[1]
@@ -117,6 +119,10 @@ class DenseMapNetwork(nn.Module):
             layer(tokens)
         maps: Tensor = self.head(self.layernorm(tokens), rows, columns)
         return maps
+
+    def _tables(self) -> list[Tensor]:
+        of_head = self.head.matrices.values() if isinstance(self.head, _SimpleDecoder) else ()
+        return [*self._positions_of_grid.values(), *of_head]
 
     def _patches(self, pictures: Tensor, rows: int, columns: int) -> Tensor:
         """Return the bytes of every patch, (N, rows * columns, p p 3), as numbers of which 0 is `_CENTRE`."""
@@ -180,7 +186,7 @@ def load_dense_map_network(
         network(torch.zeros(1, *network.patch_size, 3, dtype=torch.uint8))
     check_range(checkpoint, network.state_dict(), dtype)
     network = network.to(device=device, dtype=dtype)
-    if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call] - torch's
+    if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         _lay_out(network)
     return network
 
@@ -325,7 +331,7 @@ class _SimpleDecoder(nn.Module):
         self.bias = nn.Parameter(head.conv.bias.detach()[:, None, None].clone())
         with torch.no_grad():
             self.pointwise.weight.copy_(weight.permute(2, 3, 0, 1).reshape(-1, channels))
-        self._matrices: _Cache = {}
+        self.matrices: _Cache = {}
 
     def forward(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
         low = self.pointwise(F.relu(tokens)).view(-1, rows, columns, 3, 3, self.map_count)
@@ -339,11 +345,11 @@ class _SimpleDecoder(nn.Module):
         after bilinear enlarging and shifting by 1, 0 and -1 cells. Its entries are exact in any dtype where s is 4.
         """
         key = (size, like.device, like.dtype)
-        known = self._matrices.get(key)
+        known = self.matrices.get(key)
         if known is None:
             cells = torch.eye(size, dtype=torch.float64)[None]
             enlarged = F.interpolate(cells, scale_factor=self.scale, mode="linear", align_corners=False)[0].T
             bordered = F.pad(enlarged, (0, 0, 1, 1))
             shifted = torch.cat([bordered[shift : shift + self.scale * size] for shift in range(3)], dim=1)
-            known = _keep(self._matrices, key, shifted.to(like))
+            known = _keep(self.matrices, key, shifted.to(like))
         return known

@@ -52,6 +52,7 @@ def _workers() -> tuple[ThreadPoolExecutor, int]:
     started = threading.Barrier(count + 1)
 
     def start() -> None:
+        torch.get_num_threads()  # a thread's first call of anything takes the number of others
         torch.set_num_threads(max(1, cores // count))
         started.wait()
 
