@@ -123,6 +123,7 @@ class Budget:
         self._saved_s = [0.0] * sources
         self._costs_s: deque[float] = deque(maxlen=COSTS_KEPT)
         self._last_s = [float("-inf")] * sources
+        self._active: list[int] = []
 
     @property
     def detection_s(self) -> float:
@@ -132,29 +133,35 @@ class Budget:
     def earn(self, source: int, period_s: float, now_s: float) -> None:
         """A frame of `source` came at `now_s` of any one clock; the next is expected `period_s` later."""
         self._last_s[source] = now_s
-        active = sum(now_s - last_s <= ACTIVE_S for last_s in self._last_s)
-        self._deal(NETWORKS_SHARE * period_s / active)
+        self._active = [number for number, last_s in enumerate(self._last_s) if now_s - last_s <= ACTIVE_S]
+        self._deal(NETWORKS_SHARE * period_s / len(self._active))
 
     def pay_poses(self, cost_s: float) -> None:
         """The poses of some frames took so long."""
-        self._deal(-cost_s)
+        for number in self._active:
+            self._pay(number, cost_s / len(self._active))
 
     def pay_detections(self, sources: Sequence[int], cost_s: float) -> None:
         """One detection for each of `sources` took so long together."""
         self._costs_s.append(cost_s / len(sources))
         for source in sources:
-            self._saved_s[source] = max(-MOST_DEBT_S, self._saved_s[source] - self.detection_s)
+            self._pay(source, self.detection_s)
 
     def covers_detection(self, source: int) -> bool:
         """Whether `source` has saved up a detection."""
         return self._saved_s[source] >= self.detection_s
 
+    def _pay(self, source: int, cost_s: float) -> None:
+        self._saved_s[source] = max(-MOST_DEBT_S, self._saved_s[source] - cost_s)
+
     def _deal(self, seconds: float) -> None:
+        """Deal time to the active sources in equal shares; what one cannot save up goes to the others."""
         most_s = MOST_SAVED * self.detection_s
-        takers = [number for number, saved_s in enumerate(self._saved_s) if seconds < 0 or saved_s < most_s]
-        for number in takers:
-            share_s = self._saved_s[number] + seconds / len(takers)
-            self._saved_s[number] = min(max(share_s, -MOST_DEBT_S), max(most_s, self._saved_s[number]))
+        by_room = sorted(self._active, key=lambda number: self._saved_s[number], reverse=True)
+        for place, number in enumerate(by_room):
+            share_s = min(seconds / (len(by_room) - place), max(0.0, most_s - self._saved_s[number]))
+            self._saved_s[number] += share_s
+            seconds -= share_s
 
 
 class Spending:
@@ -313,13 +320,15 @@ class Follower:
 
         has_left = followed & is_carried & (_areas(self._clipped(boxes)) < LEAST_INSIDE * _areas(boxes))
         is_lost = followed & (~is_carried | (score < LOST_SCORE))
-        is_lost |= _doubles(now, ~is_lost & ~has_left, is_found, np.hypot(*moved.T))
+        double_of = _doubles(now, ~is_lost & ~has_left, is_found, np.hypot(*moved.T))
+        is_lost |= double_of != _NOBODY
         fell = (score < DOUBT_SHARE * old["level"]) | ((score < DOUBT_SCORE) & (old["level"] >= DOUBT_SCORE))
 
         waiting = old.copy()
         waiting["misses"] += 1
         now[is_lost] = waiting[is_lost]
-        is_given_up = is_lost & (now["misses"] > MOST_MISSES)
+        # The double of somebody new is that one, who moved too fast to be matched; other doubles stand behind another.
+        is_given_up = is_lost & ((now["misses"] > MOST_MISSES) | np.append(~is_known, False)[double_of])
         now["misses"][has_left | is_given_up] = 0
         self._must_look = bool((has_left | (is_lost & ~is_given_up) | (followed & fell)).any())
         return now, ~is_lost & ~has_left
@@ -327,6 +336,8 @@ class Follower:
 
 _NEW = -1
 """The row of somebody whom nobody has followed before."""
+_NOBODY = -1
+"""The row of nobody."""
 
 
 def _record(keypoint_count: int) -> np.dtype[np.void]:
@@ -403,19 +414,22 @@ def pose_similarity(xy: Float32, scores: Float32, areas: Float32) -> Float32:
     return np.where(count >= _least_sure(xy), alike, 0).astype(np.float32)
 
 
-def _doubles(people: Records, is_there: Bools, is_found: Bools, moved: Float32) -> Bools:
-    """Return who has another's pose: of two alike, the one that no detection found and that came from further away."""
-    is_double = np.full(len(people), False)
+def _doubles(people: Records, is_there: Bools, is_found: Bools, moved: Float32) -> Int64:
+    """Return for everybody whose pose they have, or `_NOBODY`: of two alike, the one that no detection found and that
+    moved further has the other's.
+    """
+    double_of = np.full(len(people), _NOBODY)
     if is_found.all():
-        return is_double
+        return double_of
     alike = pose_similarity(people["xy"], people["scores"], _areas(people["xyxy"])) >= SAME_POSE
     # The least to be doubted first: a pose that is taken for a double makes no other one.
     order = np.lexsort([moved, ~is_found])
     for place, row in enumerate(order):
-        before = order[:place]
         if is_there[row] and not is_found[row]:
-            is_double[row] = bool((alike[row, before] & is_there[before] & ~is_double[before]).any())
-    return is_double
+            before = order[:place]
+            owners = before[alike[row, before] & is_there[before] & (double_of[before] == _NOBODY)]
+            double_of[row] = owners[0] if len(owners) else _NOBODY
+    return double_of
 
 
 def _rows_of(found: Boxes, expected: Boxes) -> Int64:
