@@ -27,6 +27,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 
 from streampose.channel import Channel, Closed, Empty, Ending, Finished, Merge
+from streampose.device import own_stream, upload
 from streampose.errors import (
     AnnotateError,
     ModelError,
@@ -166,7 +167,8 @@ class Pipeline:
         self._results: Merge[Result] = Merge()
         models = {"detector": detector.name, "pose": pose.name}
         self._follows = detect_every != 1 and not all(feed.source.info.pictures for feed in feeds)
-        self._ahead = min(BATCH_FRAMES, detect_batch * (1 if detect_every == "auto" else detect_every))
+        ahead = detect_batch * (1 if detect_every == "auto" else detect_every)
+        self._ahead = max(len(feeds), min(BATCH_FRAMES, ahead))
         budget = Budget(len(feeds))
         self._budget = budget if detect_every == "auto" else None
 
@@ -288,13 +290,24 @@ class Pipeline:
         """Which steps share a thread: none does but the networks where people are followed. Each runs until its inlet
         ends and passes the ending on.
         """
-        apart = [("detect", self._run_detect), ("pose", self._run_pose)]
+        apart = [("detect", self._on_own_stream(self._run_detect)), ("pose", self._on_own_stream(self._run_pose))]
         return [
             *((f"{lane.prefix}capture", lane.capture) for lane in self._lanes),
             *([("detect and pose", self._run_follow)] if self._follows else apart),
             *((f"{lane.prefix}annotate", lane.annotate) for lane in self._lanes),
             *((run.step, run.run) for lane in self._lanes for run in lane.sinks_threaded),
         ]
+
+    def _on_own_stream(self, run: Callable[[], None]) -> Callable[[], None]:
+        """On CUDA the two networks then run beside each other; frames are handed over with their boxes, which are fetched
+        from the device behind all that was done to them there.
+        """
+
+        def on_own_stream() -> None:
+            with own_stream(self._device):
+                run()
+
+        return on_own_stream
 
     def _run_detect(self) -> None:
         failure: BaseException | None = None
@@ -319,7 +332,7 @@ class Pipeline:
             self._detected.finish(failure)
 
     def _detect(self, frames: Sequence[Frame]) -> list[Detected]:
-        pixels = [torch.from_numpy(frame.image).to(self._device) for frame in frames]
+        pixels = [upload(frame.image, self._device) for frame in frames]
         found = self._detector.detect(pixels)
         return [Detected(*values) for values in zip(frames, pixels, found, strict=True)]
 
@@ -400,7 +413,7 @@ class Pipeline:
         detected = lane.detected.pop(frame.index, None)
         if detected is not None:
             return replace(detected, boxes=lane.follower.boxes(detected.boxes))
-        return Detected(frame, torch.from_numpy(frame.image).to(self._device), lane.follower.boxes(None))
+        return Detected(frame, upload(frame.image, self._device), lane.follower.boxes(None))
 
     def _put_learnt(self, item: tuple[_Lane, Result]) -> None:
         lane, result = item

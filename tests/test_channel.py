@@ -240,6 +240,21 @@ def test_a_merge_waits_for_whichever_comes_first() -> None:
     assert merge.take(timeout_s=WAIT_S) == (0, Ending(None)), "a closed channel has ended"
 
 
+def test_a_merges_batch_has_at_most_so_many_of_one_channel() -> None:
+    merge: Merge[str] = Merge()
+    first, second = merge.inlet(5), merge.inlet(5)
+    for value in "abc":
+        first.put(value)
+    assert merge.take_batch(9, most_each=2) == [(0, "a"), (0, "b")]
+    second.put("x")
+    assert sorted(merge.take_batch(9, most_each=2)) == [(0, "c"), (1, "x")]
+    second.finish()
+    first.put("d")
+    first.put("e")
+    assert sorted(merge.take_batch(9, most_each=1), key=str) == [(0, "d"), (1, Ending(None))]
+    assert merge.take() == (0, "e")
+
+
 def test_a_merges_batch_waits_to_be_filled_as_long_as_it_may() -> None:
     merge: Merge[int] = Merge()
     inlet = merge.inlet(1)
