@@ -59,9 +59,9 @@ class Effort:
     batch_sizes: Sequence[int] = BATCH_SIZES
 
 
-FULL = Effort(rounds=5, run_s=5.0, first_frames=48, reference_frames=20, sample_frames=8, repeats=5)
+FULL = Effort(rounds=5, run_s=5.0, first_frames=48, reference_frames=20, sample_frames=8, repeats=7)
 QUICK = Effort(
-    rounds=2, run_s=1.0, first_frames=16, reference_frames=4, sample_frames=4, repeats=2, batch_sizes=(1, 2, 4, 8)
+    rounds=2, run_s=1.0, first_frames=16, reference_frames=4, sample_frames=4, repeats=3, batch_sizes=(1, 2, 4, 8)
 )
 
 
@@ -121,7 +121,7 @@ class Report:
 
     stages: list[dict[str, Any]]
     """Each `stage`'s own `ms_per_frame` and `ms_per_person` (None where the work is the frame's) in the pipeline's
-    batches."""
+    batches, by the clock, and `cpu_ms_per_frame`, processor time over all cores."""
     host_ms_per_frame: float
     host_ms_per_person: float
     """Processor time of everything but the networks and reading, with one thread: a + b * people."""
@@ -236,7 +236,7 @@ def measure(
     reference_fps, pipeline_fps, ceiling_fps = (float(np.median(fps)) for fps in rounds.fps.values())
 
     _log.info("bench: stages")
-    costs = Costs({"read": measurer.read_s(min(count, 100))}, {}) + measurer.stages(sample)
+    costs = measurer.reading(min(count, 100)) + measurer.stages(sample)
     costs += measurer.hand_over(sample[0], found[0])
     by_people, (host_frame_s, host_person_s) = _growth_with_people(measurer, sample, found)
     _log.info("bench: batches, sources, a live run")
@@ -367,7 +367,12 @@ def _spread(count: int, wanted: int) -> list[int]:
 def _stage(stage: str, costs: Costs, people: float) -> dict[str, Any]:
     frame_ms = costs.wall_s.get(stage, 0.0) * 1e3
     is_of_people = stage in OF_PEOPLE and people > 0
-    return {"stage": stage, "ms_per_frame": frame_ms, "ms_per_person": frame_ms / people if is_of_people else None}
+    return {
+        "stage": stage,
+        "ms_per_frame": frame_ms,
+        "ms_per_person": frame_ms / people if is_of_people else None,
+        "cpu_ms_per_frame": costs.cpu_s.get(stage, 0.0) * 1e3,
+    }
 
 
 def _growth_with_people(
@@ -461,6 +466,8 @@ def table(report: Report) -> str:
         ("each with its own boxes", *map(_number, (of.chain_difference_px, of.chain_difference_max_px)), "px"),
         ("people that both found", f"{of.people_matched:.1%}", "", ""),
     ]
+    ratio = of.live["latency_to_stages"]
+    times = "-" if ratio is None else f"{ratio:.1f} times that"
     latencies = [
         ("latency", "p50", "p95", "p99", "unit"),
         ("recording", *map(_number, of.latency_ms.values()), "ms"),
@@ -469,12 +476,15 @@ def table(report: Report) -> str:
             *map(_number, of.live["latency_ms"].values()),
             "ms",
         ),
-        ("stages of a frame by itself", _number(of.live["stages_ms"]), "", "", "ms"),
+        ("stages of a frame by itself", _number(of.live["stages_ms"]), "", "", f"ms, live {times}"),
     ]
     stages = [
-        ("stage, in batches", "a frame", "a person", "unit"),
-        *((row["stage"], _number(row["ms_per_frame"]), _number(row["ms_per_person"]), "ms") for row in of.stages),
-        ("host on one core, a + b people", _number(of.host_ms_per_frame), _number(of.host_ms_per_person), "ms"),
+        ("stage, in batches", "a frame", "a person", "cpu", "unit"),
+        *(
+            (row["stage"], *(_number(row[key]) for key in ("ms_per_frame", "ms_per_person", "cpu_ms_per_frame")), "ms")
+            for row in of.stages
+        ),
+        ("host on one core, a + b people", _number(of.host_ms_per_frame), _number(of.host_ms_per_person), "", "ms"),
     ]
     people = [
         ("people a frame", *(f"{row['people']:.0f}" for row in of.by_people), "unit"),

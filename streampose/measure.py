@@ -6,7 +6,7 @@ Knows nothing of the reference, of what is compared with what, or of how a repor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,14 +43,14 @@ OF_PEOPLE = ("crops", "pose network", "keypoints", "drawing")
 """Stages whose work is the people; the others' is the frame."""
 
 
-def frame_groups(counts: Iterable[int], limit: int) -> list[list[int]]:
+def frame_groups(counts: Iterable[int], limit: int, most: int = BATCH_FRAMES) -> list[list[int]]:
     """Return the indices of frames with so many people each in the groups that `Pipeline` makes of a recording: as many
-    whole frames as have at most `limit` people together, or one that has more.
+    whole frames, at most `most`, as have at most `limit` people together, or one that has more.
     """
     groups: list[list[int]] = []
     room = 0
     for index, count in enumerate(counts):
-        if not groups or count > room or len(groups[-1]) == BATCH_FRAMES:
+        if not groups or count > room or len(groups[-1]) == most:
             groups.append([])
             room = limit
         groups[-1].append(index)
@@ -163,6 +163,8 @@ class _Run:
 
 _WARM_UP = 1
 """Repetitions that do not count: a size of batch is slower the first time."""
+_NETWORK_S = 0.3
+"""A network that has worked for so long on one batch is known well enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,26 +182,37 @@ class Costs:
 
 
 class _Stopwatch:
-    """Times of stages: those of each round of the clock and of the processor."""
+    """Times of steps, each of which is done again and again: by the clock and of the processor."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.wall_s: dict[str, list[float]] = {}
-        self.cpu_s: dict[str, list[float]] = {}
+        self._wall_s: dict[tuple[str, Hashable], list[float]] = {}
+        self._cpu_s: dict[tuple[str, Hashable], list[float]] = {}
 
     @contextmanager
-    def __call__(self, stage: str, repeat: int) -> Iterator[None]:
+    def __call__(self, stage: str, step: Hashable = 0) -> Iterator[None]:
+        """Time the block as `step` of a stage."""
         finish(self._device)
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         yield
         finish(self._device)
-        for times, began_s, now_s in (
-            (self.wall_s, wall_s, time.perf_counter()),
-            (self.cpu_s, cpu_s, time.process_time()),
-        ):
-            of_stage = times.setdefault(stage, [])
-            of_stage += [0.0] * (repeat + 1 - len(of_stage))
-            of_stage[repeat] += now_s - began_s
+        self._cpu_s.setdefault((stage, step), []).append(time.process_time() - cpu_s)
+        self._wall_s.setdefault((stage, step), []).append(time.perf_counter() - wall_s)
+
+    def spent_s(self, stage: str, step: Hashable) -> float:
+        """Seconds that a step has taken so far, but for the first time."""
+        return sum(self._wall_s.get((stage, step), [])[_WARM_UP:])
+
+    def costs(self, frames: int) -> Costs:
+        """Return what the stages take for each of so many frames: by the clock the median of the repetitions, of the
+        processor the least, to which what else the machine does only adds.
+        """
+        wall_s: dict[str, float] = {}
+        cpu_s: dict[str, float] = {}
+        for (stage, step), times in self._wall_s.items():
+            wall_s[stage] = wall_s.get(stage, 0.0) + float(np.median(times[_WARM_UP:])) / frames
+            cpu_s[stage] = cpu_s.get(stage, 0.0) + min(self._cpu_s[stage, step][_WARM_UP:]) / frames
+        return Costs(wall_s, cpu_s)
 
 
 def finish(device: torch.device) -> None:
@@ -261,13 +274,15 @@ class Measurer:
         finally:
             source.close()
 
-    def read_s(self, count: int) -> float:
-        """Return the seconds for reading a frame, over the first `count`."""
-        source = _Recording(self._source, count)
+    def reading(self, count: int) -> Costs:
+        """Return what reading takes, over the first `count` frames."""
+        source, read = _Recording(self._source, count), 0
         try:
-            began_s = time.perf_counter()
-            read = sum(1 for _ in source.frames())
-            return (time.perf_counter() - began_s) / read
+            wall_s, cpu_s = time.perf_counter(), time.process_time()
+            for _ in source.frames():
+                read += 1
+            wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+            return Costs({"read": wall_s / read}, {"read": cpu_s / read})
         finally:
             source.close()
 
@@ -371,61 +386,57 @@ class Measurer:
             frame_by_frame: no batch over several frames, as in a live run that keeps up.
         """
         watch = _Stopwatch(self._device)
-        made: dict[Any, Any] = {}
-        for repeat in range(self._repeats + _WARM_UP):
-            with torch.inference_mode():
-                self._walk(frames, boxes, frame_by_frame, watch, repeat, made)
-        return Costs(
-            {stage: _typical(times) / len(frames) for stage, times in watch.wall_s.items()},
-            {stage: _typical(times) / len(frames) for stage, times in watch.cpu_s.items()},
-        )
+        made: dict[Hashable, Any] = {}
+        with torch.inference_mode():
+            for _ in range(_WARM_UP + self._repeats):
+                self._walk(frames, boxes, 1 if frame_by_frame else len(frames), watch, made)
+        return watch.costs(len(frames))
 
     def _walk(
         self,
         frames: Sequence[Frame],
         boxes: Sequence[Boxes] | None,
-        frame_by_frame: bool,
+        at_once: int,
         watch: _Stopwatch,
-        repeat: int,
-        made: dict[Any, Any],
+        made: dict[Hashable, Any],
     ) -> None:
-        """Go through all stages once. The networks' outputs are kept in `made` from the second time on, since they are
-        what takes long.
+        """Go through all stages once, with at most `at_once` frames in a batch. A network that has worked on a batch
+        for long enough is not asked again: its output is in `made`.
         """
 
-        def through(stage: str, network: Callable[[Any], Any], inputs: Any, key: Any) -> Any:
-            if repeat <= _WARM_UP:
-                with watch(stage, repeat):
-                    made[stage, key] = network(inputs)
-            return made[stage, key]
+        def through(stage: str, network: Callable[[Any], Any], inputs: Any, step: Hashable) -> Any:
+            if (stage, step) not in made or watch.spent_s(stage, step) < _NETWORK_S:
+                with watch(stage, step):
+                    made[stage, step] = network(inputs)
+            return made[stage, step]
 
         height, width = frames[0].image.shape[:2]
-        with watch("upload", repeat):
+        with watch("upload"):
             pixels = [self.pixels(frame) for frame in frames]
         found: list[Boxes] = []
-        for start in range(0, len(frames), 1 if frame_by_frame else self._detect_batch):
-            batch = pixels[start : start + (1 if frame_by_frame else self._detect_batch)]
-            with watch("detector input", repeat):
-                inputs = self._detector.prepare(batch)
+        size = min(at_once, self._detect_batch)
+        for start in range(0, len(frames), size):
+            with watch("detector input", start):
+                inputs = self._detector.prepare(pixels[start : start + size])
             outputs = through("detector network", self._detector.forward, inputs, start)
-            with watch("boxes", repeat):
+            with watch("boxes", start):
                 found += self._detector.decode(outputs, height, width)
         found = found if boxes is None else list(boxes)
         counts = [len(some) for some in found]
         poses = [np.zeros((0, self._estimator.keypoint_count, 3), np.float32)]
-        groups = [[i] for i in range(len(frames))] if frame_by_frame else frame_groups(counts, self._pose_batch)
+        groups = frame_groups(counts, self._pose_batch, at_once)
         for group in groups:
             if not sum(counts[index] for index in group):
                 continue
-            with watch("crops", repeat):
+            with watch("crops", group[0]):
                 crops, regions = self._estimator.prepare([pixels[i] for i in group], [found[i] for i in group])
             for start in range(0, len(crops), self._pose_batch):
-                some = slice(start, start + self._pose_batch)
-                heatmaps = through("pose network", self._estimator.forward, crops[some], (group[0], start))
-                with watch("keypoints", repeat):
+                some, step = slice(start, start + self._pose_batch), (group[0], start)
+                heatmaps = through("pose network", self._estimator.forward, crops[some], step)
+                with watch("keypoints", step):
                     poses.append(self._estimator.decode(heatmaps, regions[some]))
         of_frames = np.split(np.concatenate(poses), np.cumsum(counts)[:-1])
-        with watch("drawing", repeat):
+        with watch("drawing"):
             for frame, some_boxes, pose in zip(frames, found, of_frames, strict=True):
                 people = People.of(some_boxes, pose[..., :2], pose[..., 2], self._detector.label_of)
                 self._annotator.annotate(frame.image, people)
@@ -463,17 +474,11 @@ class Measurer:
         return detector_s, pose_s
 
     def _seconds(self, forward: Callable[[Any], Any], batch: Any) -> float:
-        times = []
+        watch = _Stopwatch(self._device)
         with torch.inference_mode():
-            for _ in range(_WARM_UP + 1):
-                finish(self._device)
-                began_s = time.perf_counter()
-                forward(batch)
-                finish(self._device)
-                times.append(time.perf_counter() - began_s)
-        return times[-1]
-
-
-def _typical(times: Sequence[float]) -> float:
-    """Return the median behind the warm-up; the networks have one such time."""
-    return float(np.median(times[_WARM_UP:])) if len(times) > _WARM_UP else 0.0
+            for _ in range(_WARM_UP + self._repeats):
+                with watch("network"):
+                    forward(batch)
+                if watch.spent_s("network", 0) >= _NETWORK_S:
+                    break
+        return watch.costs(1).wall_s["network"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from streampose.pipeline import BATCH_FRAMES
 from streampose.pose import PoseEstimator
 from streampose.reference import ReferenceLoop
 from tests import networks
+from tests.readme_bench import README, SECTION
 
 PROJECT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -301,6 +303,15 @@ def test_the_command_prints_a_table_and_writes_the_same_as_data(tmp_path: Path) 
 
     assert done.stdout.rstrip("\n") == table(Report(**report))
     assert f"{report['ratio_to_reference']:.1f} times the reference" in done.stdout
+
+    section = SECTION.search(README.read_text(encoding="utf-8"))
+    assert section is not None
+    assert labels(section["table"]) == labels(done.stdout), "python tests/readme_bench.py FILE"
+
+
+def labels(printed: str) -> list[str]:
+    """What the lines of a table are about."""
+    return [re.split(" {2,}|,", line)[0] for line in printed.strip().splitlines()]
 
 
 @pytest.mark.parametrize(
