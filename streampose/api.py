@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -14,10 +15,14 @@ from streampose.sinks import Sink
 
 if TYPE_CHECKING:
     from streampose.annotate import Style
+    from streampose.detect import PersonDetector
     from streampose.frames import SourceInfo
     from streampose.geometry import Blur
     from streampose.pipeline import Pipeline
+    from streampose.pose import PoseEstimator
     from streampose.sources import Source
+
+log = logging.getLogger("streampose")
 
 DEFAULT_KEYPOINT_THRESHOLD = 0.3
 
@@ -35,6 +40,8 @@ def stream(
     allow_pickle: bool = False,
     device: str = "auto",
     dtype: str = "auto",
+    compile: bool = False,
+    warm_up: bool = False,
     box_threshold: float | None = None,
     max_people: int | None = None,
     detect_every: int | Literal["auto"] = 1,
@@ -74,6 +81,9 @@ def stream(
         allow_pickle: read weights that are no safetensors; such files can run code when they are loaded.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`.
         dtype: `auto`, `float32`, `bfloat16`, `float16`.
+        compile: on an accelerator, have torch compile the networks, beside the run, which goes on with what is ready.
+            torch keeps what it has compiled for the next run.
+        warm_up: the same, but the run waits for what it needs.
         box_threshold: least box score, 0..1; None takes the detector's own default.
         max_people: most people a frame, the best boxes first; None takes all.
         detect_every: the detector looks at every so many frames, and earlier where somebody is in doubt; between,
@@ -136,6 +146,8 @@ def stream(
             max_batch=pose_batch,
             allow_pickle=allow_pickle,
         )
+        if compile or warm_up:
+            _compile(people, estimator, waits=warm_up)
         annotator = Annotator(estimator.skeleton, style=style, min_score=keypoint_threshold, boxes=boxes, labels=labels)
         pipeline = Pipeline(
             [Feed(*feed) for feed in zip(origins, sinks, strict=True)],
@@ -153,6 +165,14 @@ def stream(
         )
         opened.pop_all()
     return pipeline
+
+
+def _compile(*networks: PersonDetector | PoseEstimator, waits: bool) -> None:
+    if any(network.device.type == "cpu" for network in networks):
+        log.info("nothing is compiled on a CPU: as they are, the networks run as fast there")
+        return
+    for network in networks:
+        network.compile(waits=waits)
 
 
 def _open_sinks(

@@ -55,6 +55,8 @@ _RUN_KEYS = {
     "allow_pickle": "true or false",
     "device": "a text",
     "dtype": "a text",
+    "compile": "true or false",
+    "warm_up": "true or false",
     "box_threshold": "a number from 0 to 1",
     "max_people": "a whole number from 1 on",
     "detect_every": "a whole number from 1 on, or auto",

@@ -84,6 +84,9 @@ class PersonDetector(ABC):
                         found[index] = boxes
         return found
 
+    def compile(self, *, waits: bool) -> None:  # noqa: B027 - transformers' own networks run as they are
+        """Have the network compiled, where it can be; see `streampose.engine.Engine.compile`."""
+
     def decode(self, outputs: Any, height: int, width: int) -> list[Boxes]:
         """Return the boxes, as `detect` does, that `forward` has found in images of `height` x `width` pixels."""
         return [_tidied(boxes, height, width)[: self._max_people] for boxes in self._boxes(outputs, height, width)]
@@ -196,6 +199,10 @@ class DenseMapDetector(PersonDetector):
         for image, place in zip(images, canvas, strict=True):
             place[:fitted_height, :fitted_width] = resize_image(image, fitted_height, fitted_width)
         return canvas
+
+    def compile(self, *, waits: bool) -> None:
+        """Have the network compiled; see `streampose.engine.Engine.compile`."""
+        self._network.engine.compile(waits=waits)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the maps (N, 5, h, w) float32."""

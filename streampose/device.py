@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from streampose.engine import new_stream
 from streampose.errors import ModelError, UsageError, describe
+from streampose.frames import Image
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -46,6 +48,33 @@ def pick_dtype(text: str, device: torch.device) -> torch.dtype:
     if text not in _DTYPES:
         raise UsageError(f"no dtype {text!r}: auto or one of {', '.join(_DTYPES)}")
     return _DTYPES[text]
+
+
+def own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """Let what the calling thread does on a CUDA device run beside what others do there; elsewhere nothing."""
+    return torch.cuda.stream(new_stream(device)) if device.type == "cuda" else nullcontext()
+
+
+def upload(image: Image, device: torch.device) -> torch.Tensor:
+    """Return a picture (H, W, 3) uint8 on `device`; on a CPU it shares the picture's memory.
+
+    On CUDA the copy may still be under way, in the calling thread's stream, which whatever it does next there waits for.
+    """
+    pixels = torch.from_numpy(image)
+    if device.type == "cuda":
+        # Only from pinned memory the device copies by itself; torch keeps that memory until it has.
+        return pixels.pin_memory().to(device, non_blocking=True)
+    return pixels.to(device)
+
+
+def read_here(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that another thread has made, complete, and that is read by this one from now on.
+
+    On CUDA its memory would else be given away as soon as nobody refers to it, before this thread's stream has read it.
+    """
+    if tensor.device.type == "cuda":
+        tensor.record_stream(torch.cuda.current_stream(tensor.device))
+    return tensor
 
 
 @contextmanager

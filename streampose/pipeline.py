@@ -299,8 +299,8 @@ class Pipeline:
         ]
 
     def _on_own_stream(self, run: Callable[[], None]) -> Callable[[], None]:
-        """On CUDA the two networks then run beside each other; frames are handed over with their boxes, which are fetched
-        from the device behind all that was done to them there.
+        """On CUDA the two networks then run beside each other. Frames are handed over with their boxes, which are
+        fetched from the device behind all that was done to the frames there.
         """
 
         def on_own_stream() -> None:

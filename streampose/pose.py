@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from streampose.device import run_errors
+from streampose.device import read_here, run_errors
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes, Float32, Skeleton
 from streampose.geometry import Blur, crop_people, crop_regions, decode_heatmaps, flip_back, to_frame
@@ -84,6 +84,10 @@ class PoseEstimator:
         self._blur: Blur = "hf" if blur == "hf" else "paper"
         self._max_batch = max_batch
 
+    def compile(self, *, waits: bool) -> None:
+        """Have the network compiled; see `streampose.engine.Engine.compile`."""
+        self._network.engine.compile(waits=waits)
+
     @property
     def keypoint_count(self) -> int:
         """K, the keypoints of a person."""
@@ -136,7 +140,7 @@ class PoseEstimator:
         start = 0
         for image, some in zip(images, boxes, strict=True):
             own = slice(start, start + len(some))
-            crop_people(image, regions[own], height=height, width=width, out=crops[own])
+            crop_people(read_here(image), regions[own], height=height, width=width, out=crops[own])
             start = own.stop
         return crops, regions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import supervision as sv
 
 import streampose
 from streampose.frames import Result, RunInfo
+from streampose.workers import worker_count
 from tests import networks
 from tests.clips import make_clip, read_number
 
@@ -67,6 +69,13 @@ class Collecting(streampose.Sink):
         self.indices.append(-1)
 
 
+def test_on_a_cpu_nothing_is_compiled(tmp_path: Path, tiny: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=3)
+    with caplog.at_level(logging.INFO, "streampose"):
+        assert sum(1 for _ in streampose.stream(clip, **tiny, device="cpu", warm_up=True)) == 3
+    assert "nothing is compiled on a CPU" in caplog.text
+
+
 def test_a_sink_of_ones_own_beside_a_file(tmp_path: Path, tiny: dict[str, str]) -> None:
     clip = make_clip(tmp_path / "clip.mp4", frames=5)
     sink = Collecting()
@@ -101,6 +110,7 @@ def test_nothing_stays_open_when_a_network_is_missing(tmp_path: Path, tiny: dict
 def test_three_thousand_frames_leave_no_thread_and_take_no_memory(tmp_path: Path, tiny: dict[str, str]) -> None:
     clip = make_clip(tmp_path / "clip.mp4", frames=3000, size=(320, 180))
     process = psutil.Process()
+    worker_count()  # those of the CPU stay
     threads = threading.active_count()
     resident_mb: list[float] = []
 
