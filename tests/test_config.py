@@ -59,7 +59,7 @@ def test_sources_and_arguments(tmp_path: Path) -> None:
         ("[sources.door]\nsource = 'x'\nrtsp_transprot = 'udp'", "sources.door.rtsp_transprot: did you mean rtsp_tra"),
         ("detecter = 'x'\n[sources.door]\nsource = 'x'", "detecter: did you mean detector"),
         ("boxes = 1\n[sources.door]\nsource = 'x'", "boxes is true or false"),
-        ("detect_every = 'often'\n[sources.door]\nsource = 'x'", "detect_every is a whole number or auto"),
+        ("detect_every = 'often'\n[sources.door]\nsource = 'x'", "detect_every is a whole number from 1 on, or auto"),
         ("max_people = true\n[sources.door]\nsource = 'x'", "max_people is a whole number"),
         ("to = 'null'\n[sources.door]\nsource = 'x'", "to is a list of texts"),
         ("[sources.door]\nsource = 'x'\nfps = '30'", "sources.door.fps is a number"),
