@@ -259,8 +259,8 @@ def _directshow_name(number: str) -> str:
 class _Lost(Exception):
     """The source is not there, for the reason that the text gives, without its name.
 
-    Neither it nor its cause is kept with a traceback: the frames there would hold on to FFmpeg's decoder with its
-    threads until the garbage collector comes.
+    Neither it nor its cause is kept with a traceback, nor is what it was raised beside: the frames there would hold on
+    to FFmpeg's decoder with its threads and pictures.
     """
 
     def __init__(self, reason: str, cause: Exception | None = None) -> None:
@@ -326,6 +326,7 @@ class LiveSource(Source):
                     return
                 except _Lost as lost:
                     reason = lost.with_traceback(None)
+                    reason.__context__ = None
                 finally:
                     connection.release()
                 self._wait_after(reason)
@@ -341,7 +342,7 @@ class LiveSource(Source):
             raise SourceError(f"{self._way.text} is not there{was_there}: {lost}") from lost.__cause__
         if is_new:
             what = "is lost: %s; connecting again" if self._outage.was_live else "is not there: %s; trying until it is"
-            _log.warning(f"%s {what}", self.info.source_id, lost)
+            _log.warning(f"%s {what}", self.info.source_id, str(lost))  # a handler may keep what it is given
         self.meter.state = f"reconnecting: {lost}" if self._outage.was_live else f"opening: {lost}"
         self._stop.wait(delay_s)
 

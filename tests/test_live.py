@@ -404,15 +404,24 @@ class TestRtsp:
             assert max(reader.ages_s[seen:]) < FRESHNESS_S + JITTER_S
         assert reader.source.meter.stats()["reconnects"] == 0
 
-    def test_a_server_that_says_nothing_more(self, tmp_path: Path) -> None:
+    def test_a_server_that_says_nothing_more(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         with RtspServer(tmp_path) as server:
             source = open_live(server.url(), read_timeout_s=1.0, open_timeout_s=2.0)
             with Reader(source) as reader:
                 reader.wait_for(5)
-                server.pause()
-                reader.wait_for_state("reconnecting: nothing came for 1 s", within_s=3.0)
-                server.resume()
-                assert reader.wait_for(1) < 2.0
+                before = held()
+                for _ in range(3):
+                    server.pause()
+                    reader.wait_for_state("reconnecting: nothing came for 1 s", within_s=3.0)
+                    server.resume()
+                    assert reader.wait_for(1) < 2.0
+                    reader.wait_for(5)
+                deadline_s = time.monotonic() + 5.0
+                while held() != before:
+                    assert time.monotonic() < deadline_s, (before, held())
+                    time.sleep(0.05)
+        given = [argument for record in caplog.records for argument in record.args or ()]
+        assert not [one for one in given if not isinstance(one, str)], "who keeps the log keeps no connection"
 
     def test_a_backlog_is_drained(self, rtsp: RtspServer, tmp_path: Path) -> None:
         with Relay(tmp_path, rtsp.port) as relay, Reader(open_live(f"rtsp://127.0.0.1:{relay.port}/cam")) as reader:

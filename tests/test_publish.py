@@ -172,6 +172,8 @@ def test_a_killed_server_is_published_to_again_within_two_seconds(
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 2
     assert all("trying again" in warning for warning in warnings)
+    given = [argument for record in caplog.records for argument in record.args or ()]
+    assert not [one for one in given if not isinstance(one, str)], "who keeps the log keeps no picture"
 
 
 @pytest.mark.parametrize("grain", [0, 60], ids=["few bytes, which the system keeps", "more than it keeps"])

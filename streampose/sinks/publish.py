@@ -306,7 +306,8 @@ class PublishSink(Sink):
             if now_s - self._first_try_s >= self._give_up_after_s:
                 raise SinkError(f"cannot publish to {self.text}: {lost}") from lost
         if is_new:
-            log.warning("%s: %s; trying again until it is there", self.text, lost)
+            # As a text: a handler may keep what it is given, and with the error's traceback the picture.
+            log.warning("%s: %s; trying again until it is there", self.text, str(lost))
 
 
 class Timeline:
