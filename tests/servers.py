@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -323,11 +324,24 @@ class Publisher(Server):
 
 
 class Relay(Server):
-    """Passes TCP connections on to `target`; what it is sent while paused waits, and arrives when it is resumed."""
+    """Passes TCP connections on to `target`; what it is sent while paused waits, and arrives when it is resumed.
 
-    def __init__(self, folder: Path, target: int) -> None:
+    With `tls` it is spoken to by TLS, and shows a certificate that it has made itself.
+    """
+
+    def __init__(self, folder: Path, target: int, *, tls: bool = False) -> None:
         self.port = free_port()
         argv = [sys.executable, "-m", "tests.servers", "relay", "--port", str(self.port), "--target", str(target)]
+        if tls:
+            skip_without("openssl", shutil.which("openssl") is not None)
+            folder.mkdir(parents=True, exist_ok=True)
+            certificate = folder / "certificate.pem"
+            make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+            files = ["-keyout", str(certificate), "-out", str(folder / "public.pem")]
+            subprocess.run([*make, *files], check=True, capture_output=True, timeout=20)
+            with certificate.open("a") as both:
+                both.write((folder / "public.pem").read_text())
+            argv += ["--certificate", str(certificate)]
         super().__init__(argv, folder, (self.port,))
 
 
@@ -356,7 +370,7 @@ def _publish(url: str, width: int, height: int, fps: int, pixel_aspect: Fraction
             container.mux(video.encode(frame))
 
 
-async def _relay(port: int, target: int) -> None:
+async def _relay(port: int, target: int, certificate: Path | None) -> None:
     async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
             while data := await source.read(65536):
@@ -375,7 +389,11 @@ async def _relay(port: int, target: int) -> None:
             return
         await asyncio.gather(copy(reader, back), copy(there, writer))
 
-    async with await asyncio.start_server(serve, "127.0.0.1", port) as server:
+    tls = None
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+    async with await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls) as server:
         await server.serve_forever()
 
 
@@ -390,11 +408,12 @@ def _main() -> None:
     relay = commands.add_parser("relay")
     for number in ("--port", "--target"):
         relay.add_argument(number, type=int, required=True)
+    relay.add_argument("--certificate", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "publish":
         _publish(arguments.url, arguments.width, arguments.height, arguments.fps, arguments.pixel_aspect)
     else:
-        asyncio.run(_relay(arguments.port, arguments.target))
+        asyncio.run(_relay(arguments.port, arguments.target, arguments.certificate))
 
 
 if __name__ == "__main__":

@@ -539,6 +539,31 @@ class TestRtmpAndHttp:
         assert took_s == pytest.approx(29 / FPS, abs=0.2)
 
 
+class TestTls:
+    """With a certificate that nobody vouches for, as those of cameras are: FFmpeg encrypts, and does not look at it."""
+
+    def test_rtsp(self, rtsp: RtspServer, tmp_path: Path) -> None:
+        with Relay(tmp_path, rtsp.port, tls=True) as relay:
+            with Reader(open_live(f"rtsps://127.0.0.1:{relay.port}/cam")) as reader:
+                reader.wait_for(5)
+            assert "not found" in failure(f"rtsps://127.0.0.1:{relay.port}/nowhere")
+
+    def test_rtmp_and_http(self, rtmp: RtmpServer, tmp_path: Path) -> None:
+        make_clip(rtmp.folder / "tls.mp4", frames=10)
+        with (
+            Publisher(tmp_path / "publisher", rtmp.url("tls"), fps=FPS),
+            Relay(tmp_path / "rtmp", rtmp.port, tls=True) as relay,
+            Reader(open_live(f"rtmps://127.0.0.1:{relay.port}/live/tls", give_up_after_s=10)) as reader,
+        ):
+            reader.wait_for(5)
+        with (
+            Relay(tmp_path / "http", rtmp.http_port, tls=True) as relay,
+            Reader(open_live(f"https://127.0.0.1:{relay.port}/tls.mp4")) as reader,
+        ):
+            assert reader.ended.wait(10.0)
+        assert [read_number(frame.image) for frame in reader.frames] == list(range(10))
+
+
 class TestInterrupt:
     """Within a second, whatever the source is doing."""
 

@@ -34,7 +34,7 @@ from streampose.sinks.open import fill_in, open_sink
 from streampose.sinks.publish import KEYFRAME_EVERY_S, NO_SIGNAL_AFTER_S, PublishSink, Timeline, no_signal
 from tests.clips import numbered_image, read_number
 from tests.player import Player, Shown, wait_until
-from tests.servers import NUMBERS, RtmpServer, RtspServer, age_s, free_port
+from tests.servers import NUMBERS, Relay, RtmpServer, RtspServer, age_s, free_port
 
 FPS = 25
 SIZE = (320, 240)
@@ -216,6 +216,17 @@ def test_players_stay_while_the_source_is_away_and_see_that_it_is(rtmp: RtmpServ
     status = sink.status()
     assert status["published"] + status["dropped"] == camera.written
     assert int(status["repeated"]) >= 4
+
+
+def test_publishing_over_tls(rtmp: RtmpServer, tmp_path: Path) -> None:
+    with (
+        Relay(tmp_path / "tls", rtmp.port, tls=True) as relay,
+        opened(f"rtmps://127.0.0.1:{relay.port}/live/cam") as sink,
+        Camera(sink),
+        Player(rtmp.url("cam")) as player,
+    ):
+        player.wait_for(is_fresh)
+        assert sink.status()["connections"] == 1
 
 
 def test_a_slow_camera_is_not_away(rtmp: RtmpServer) -> None:
