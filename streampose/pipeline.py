@@ -392,11 +392,8 @@ class Pipeline:
         turn = [(lane, frame) for lane, frame in turn if frame.index < lane.fails_from]
         looking = [(lane, frame) for lane, frame in turn if lane.follower.looks(frame, lane.source.info.fps)]
         self._look([(lane, frame) for lane, frame in looking if frame.index not in lane.detected])
-        batch = [(lane, self._where(lane, frame)) for lane, frame in turn if frame.index < lane.fails_from]
-        began_s = time.monotonic()
-        self._each("pose", batch, lambda value: value.frame, self._estimate, self._put_learnt)
-        if self._budget is not None:
-            self._budget.pay_poses(time.monotonic() - began_s)
+        batch = [(lane, _to_pose(lane, frame)) for lane, frame in turn if frame.index < lane.fails_from]
+        self._each("pose", batch, lambda value: value.frame, self._estimate_turn, self._put_learnt)
 
     def _look(self, frames: Sequence[tuple[_Lane, Frame]]) -> None:
         """Let the detector look at the frames; what it finds is kept with their lanes."""
@@ -408,12 +405,21 @@ class Pipeline:
             numbers = [self._lanes.index(lane) for lane, _ in frames]
             self._budget.pay_detections(numbers, time.monotonic() - began_s)
 
-    def _where(self, lane: _Lane, frame: Frame) -> Detected:
-        """Return the frame with the boxes in which to look for poses."""
-        detected = lane.detected.pop(frame.index, None)
-        if detected is not None:
-            return replace(detected, boxes=lane.follower.boxes(detected.boxes))
-        return Detected(frame, upload(frame.image, self._device), lane.follower.boxes(None))
+    def _estimate_turn(self, batch: Sequence[_ToPose]) -> list[Result]:
+        began_s = time.monotonic()
+        results = self._estimate(
+            [
+                Detected(
+                    value.frame,
+                    upload(value.frame.image, self._device) if value.pixels is None else value.pixels,
+                    value.boxes,
+                )
+                for value in batch
+            ]
+        )
+        if self._budget is not None:
+            self._budget.pay_poses(time.monotonic() - began_s)
+        return results
 
     def _put_learnt(self, item: tuple[_Lane, Result]) -> None:
         lane, result = item
@@ -769,6 +775,23 @@ class _SinkRun:
             self.error = _wrapped(SinkError, f"{self.sink.text}: {what} failed", error)
             if not self._is_alone:
                 _report(self.error, "the other sinks go on")
+
+
+@dataclass(frozen=True)
+class _ToPose:
+    """A frame with the boxes in which to look for poses."""
+
+    frame: Frame
+    pixels: torch.Tensor | None
+    """As in `Detected`; None where the detector has not looked."""
+    boxes: Boxes
+
+
+def _to_pose(lane: _Lane, frame: Frame) -> _ToPose:
+    detected = lane.detected.pop(frame.index, None)
+    if detected is None:
+        return _ToPose(frame, None, lane.follower.boxes(None))
+    return _ToPose(frame, detected.pixels, lane.follower.boxes(detected.boxes))
 
 
 def _turns(frames: Sequence[tuple[_Lane, Frame]]) -> Iterator[list[tuple[_Lane, Frame]]]:
