@@ -87,6 +87,7 @@ class Report:
     device: str
     device_name: str
     dtype: str
+    is_compiled: bool
     torch_threads: int
     versions: dict[str, str]
     detector: str
@@ -156,6 +157,7 @@ def run_bench(
     frames: int | None = None,
     reference_frames: int | None = None,
     quick: bool = False,
+    compile: bool = False,
 ) -> Report:
     """Load the networks and measure them on `source`, a recording; the arguments are those of `streampose.stream`.
 
@@ -163,6 +165,7 @@ def run_bench(
         frames: of the recording in each run, played again where it is shorter; None takes what lasts some seconds.
         reference_frames: that the reference, which is slow, goes through in all.
         quick: measure shortly.
+        compile: measure compiled networks, on an accelerator.
 
     Raises:
         UsageError: a value that cannot be right, a source that is no recording.
@@ -172,18 +175,26 @@ def run_bench(
         raise UsageError(f"{redact_address(source)} can be read only once: measure a file, or demo")
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
+    if compile and where.type == "cpu":
+        raise UsageError("nothing is compiled on a CPU: leave --compile out")
     usual = default_batches(where)
     detect_batch, pose_batch = detect_batch or usual[0], pose_batch or usual[1]
     threshold = box_threshold(resolve(detector))
+    people = load_detector(detector, device=where, dtype=precision, threshold=threshold, max_batch=detect_batch)
+    # The reference decodes so.
+    estimator = PoseEstimator(pose, device=where, dtype=precision, blur="hf", max_batch=pose_batch)
+    if compile:
+        people.compile(waits=True)
+        estimator.compile(waits=True)
     return measure(
         source,
-        load_detector(detector, device=where, dtype=precision, threshold=threshold, max_batch=detect_batch),
-        # The reference decodes so.
-        PoseEstimator(pose, device=where, dtype=precision, blur="hf", max_batch=pose_batch),
+        people,
+        estimator,
         dtype=precision,
         threshold=threshold,
         detect_batch=detect_batch,
         pose_batch=pose_batch,
+        is_compiled=compile,
         frames=frames,
         reference_frames=reference_frames,
         effort=QUICK if quick else FULL,
@@ -210,10 +221,11 @@ def measure(
     detect_batch: int,
     pose_batch: int,
     effort: Effort,
+    is_compiled: bool = False,
     frames: int | None = None,
     reference_frames: int | None = None,
 ) -> Report:
-    """Measure loaded networks; `dtype` and `threshold` are those that they were loaded with, see `run_bench`."""
+    """Measure loaded networks; `dtype`, `threshold` and `is_compiled` tell how they were loaded, see `run_bench`."""
     device = estimator.device
     measurer = Measurer(
         source, detector, estimator, detect_batch=detect_batch, pose_batch=pose_batch, repeats=effort.repeats
@@ -264,6 +276,7 @@ def measure(
         device=str(device),
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         dtype=_name_of(dtype),
+        is_compiled=is_compiled,
         torch_threads=torch.get_num_threads(),
         versions=_versions(),
         detector=detector.name,
@@ -444,12 +457,13 @@ def _name_of(dtype: torch.dtype) -> str:
 def table(report: Report) -> str:
     """Return the report for people to read, in lines."""
     of = report
+    kind = f"{of.dtype}, compiled" if of.is_compiled else of.dtype
     head = [
         ("source", f"{of.source}, {of.width}x{of.height}, {of.people_per_frame:.1f} people a frame"),
         ("machine", f"{of.machine}, {of.cores} cores, {of.torch_threads} torch threads"),
         ("device", of.device if of.device_name == of.machine else f"{of.device}: {of.device_name}"),
         ("networks", f"{of.detector}, {of.pose}"),
-        ("run", f"{of.dtype}, batches of {of.detect_batch} frames and {of.pose_batch} people"),
+        ("run", f"{kind}, batches of {of.detect_batch} frames and {of.pose_batch} people"),
         ("", f"{of.rounds} rounds, {of.frames_per_run} frames each; reference: {of.reference_frames} in all, float32"),
         ("versions", ", ".join(f"{name} {version}" for name, version in of.versions.items())),
     ]

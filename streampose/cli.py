@@ -283,6 +283,7 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
         "--reference-frames", metavar="N", type=_count, help="frames that the slow reference goes through in all"
     )
     bench.add_argument("--quick", action="store_true", help="measure shortly and roughly")
+    bench.add_argument("--compile", action="store_true", help="on an accelerator: measure compiled networks")
     bench.add_argument("--json", metavar="FILE", default=None, help="write the same as data")
     bench.add_argument("--overwrite", action="store_true", default=False, help="replace an existing FILE")
     return bench

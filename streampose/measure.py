@@ -19,6 +19,7 @@ import torch
 
 from streampose.annotate import Annotator
 from streampose.detect import PersonDetector
+from streampose.device import own_stream, upload
 from streampose.frames import Boxes, Float32, Frame, People, SourceInfo
 from streampose.meter import SourceMeter
 from streampose.pipeline import BATCH_FRAMES, Feed, Pipeline
@@ -327,7 +328,7 @@ class Measurer:
         ]
 
         def go(forward: Callable[[Any], Any], inputs: dict[int, Any], sizes: Sequence[int]) -> None:
-            with torch.inference_mode():
+            with torch.inference_mode(), own_stream(self._device):
                 for size in sizes:
                     forward(inputs[size])
             finish(self._device)
@@ -355,7 +356,7 @@ class Measurer:
 
     def pixels(self, frame: Frame) -> torch.Tensor:
         """Return the picture of a frame on the networks' device."""
-        return torch.from_numpy(frame.image).to(self._device)
+        return upload(frame.image, self._device)
 
     def detector_inputs(self, frames: Sequence[Frame], size: int) -> Any:
         """Return a prepared batch of `size` pictures."""
