@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
 
@@ -35,6 +35,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from streampose.addresses import for_ffmpeg, split_userinfo
 from streampose.channel import Channel, Closed, Empty, Finished
 from streampose.errors import SourceError, UsageError, describe, redact, redact_address
 from streampose.frames import Frame, SourceInfo
@@ -179,13 +180,11 @@ def _address(text: str, rtsp_transport: str) -> Way:
         raise UsageError(f"{shown} cannot be read: give {_KINDS}")
     if rtsp_transport not in ("tcp", "udp"):
         raise UsageError(f"{rtsp_transport!r} is no transport of RTSP: give tcp or udp")
-    userinfo, place = _split_userinfo(rest)
-    host = re.split(r"[/?]", place)[0]
+    host = re.split(r"[/?]", split_userinfo(rest)[1])[0]
     if not host:
         raise UsageError(f"{shown} names no host")
-    login = f"{':'.join(_encoded(part) for part in userinfo.split(':', 1))}@" if userinfo is not None else ""
-    url = f"{scheme}://{login}{place}"
-    # Of what is shown: a password that `_split_userinfo` did not recognize must not leak into a name.
+    url = for_ffmpeg(scheme, rest)
+    # Of what is shown: a password that `split_userinfo` did not recognize must not leak into a name.
     source_id = file_safe(re.split(r"[?#]", shown.removeprefix(f"{scheme}://").removeprefix("***@"))[0])
     # FFmpeg would look at 5 s of a stream first. With `fflags=nobuffer` it would throw that away, the first keyframe
     # included; kept, it is decoded at once and does not delay what follows.
@@ -207,23 +206,6 @@ def _address(text: str, rtsp_transport: str) -> Way:
         "analyzeduration": "500000",
     }
     return Way(url, shown, source_id, None, options, may_be_recorded=True)
-
-
-def _split_userinfo(rest: str) -> tuple[str | None, str]:
-    """Split what follows `://` into user information and place; a password may hold `@`, `/`, `?`, and a path `@`."""
-    userinfo, at, _ = rest.rpartition("@")
-    # host/path@x and host:554/path@x, and not a password with a slash: me:/word@x, me:12/34@a.host
-    is_login = re.match(r"[^/?:]*:(?![0-9]+[/?])", userinfo) or (
-        re.match(r"[^/?:.]*:", userinfo) and re.match(r"(localhost|[\w-]+(\.[\w-]+)+|\[)", rest[len(userinfo) + 1 :])
-    )
-    if re.search("[/?]", userinfo) and not is_login:
-        userinfo, at, _ = re.split("[/?]", rest)[0].rpartition("@")
-    return (userinfo, rest[len(userinfo) + 1 :]) if at else (None, rest)
-
-
-def _encoded(part: str) -> str:
-    # FFmpeg decodes %XX in both; one that the user has written stays.
-    return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", part), safe="%")
 
 
 def _camera(text: str, size: str | None, fps: float | None, input_format: str | None) -> Way:

@@ -149,7 +149,7 @@ class TestAddresses:
             ("RTSP://host:554/cam?channel=1", "rtsp://host:554/cam?channel=1", "host_554_cam"),
             ("rtsp://me:p@ss/w%rd@host/cam", "rtsp://me:p%40ss%2Fw%25rd@host/cam", "host_cam"),
             ("rtsp://me:50%25@host/cam", "rtsp://me:50%25@host/cam", "host_cam"),
-            ("rtsp://me:a:b?c#d e@host/cam", "rtsp://me:a%3Ab%3Fc%23d%20e@host/cam", "host_cam"),
+            ("rtsp://me:a:b?c#d e@host/cam", "rtsp://me:a:b%3Fc%23d%20e@host/cam", "host_cam"),
             ("rtsp://me@host/cam", "rtsp://me@host/cam", "host_cam"),
             ("rtsp://me:/word@host/cam", "rtsp://me:%2Fword@host/cam", "host_cam"),
             ("rtsp://me:12/34@10.0.0.7:554/cam", "rtsp://me:12%2F34@10.0.0.7:554/cam", "10.0.0.7_554_cam"),

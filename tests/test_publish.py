@@ -402,12 +402,18 @@ def recorded_numbers(path: Path) -> list[tuple[float, int]]:
     return shown
 
 
-@pytest.mark.parametrize("digest", [False, True], ids=["basic", "digest"])
-def test_a_recording_arrives_whole_at_an_rtsp_server_and_at_its_own_pace(tmp_path: Path, digest: bool) -> None:
+@pytest.mark.parametrize(
+    ("digest", "password"),
+    [(False, "p/s@5%"), (True, "p/s@5%"), (True, "/p"), (False, "12/34")],
+    ids=["basic", "digest", "a slash first", "like a port and a path"],
+)
+def test_a_recording_arrives_whole_at_an_rtsp_server_and_at_its_own_pace(
+    tmp_path: Path, digest: bool, password: str
+) -> None:
     frames = 40
-    with RtspServer(tmp_path, user="me", password="p/s@5%", digest=digest) as server:
+    with RtspServer(tmp_path, user="me", password=password, digest=digest) as server:
         began_s = time.monotonic()
-        with opened(server.url("record", "me:p/s@5%"), run_info(is_live=False), give_up_after_s=0) as sink:
+        with opened(server.url("record", f"me:{password}"), run_info(is_live=False), give_up_after_s=0) as sink:
             for index in range(frames):
                 sink.write(result(100 + index / FPS, numbered_image(index, SIZE)))
             elapsed_s = time.monotonic() - began_s

@@ -24,7 +24,6 @@ import errno
 import json
 import logging
 import os
-import re
 import select
 import signal
 import subprocess
@@ -35,7 +34,6 @@ from collections import deque
 from contextlib import suppress
 from fractions import Fraction
 from statistics import median
-from urllib.parse import quote
 
 import cv2  # before av, else windows hang: see window.py
 
@@ -46,6 +44,7 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
+from streampose.addresses import for_ffmpeg
 from streampose.errors import SinkError, UsageError, describe, redact_address
 from streampose.frames import Image, Result, RunInfo
 from streampose.sinks import Sink, publisher
@@ -91,7 +90,6 @@ _NOBODY_THERE = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errn
 _END_OF_FILE = 541478725
 """FFmpeg's number (AVERROR_EOF)."""
 _UNSAID = {errno.EIO, errno.ECONNRESET, errno.EPIPE, _END_OF_FILE}
-_PLAIN_HOST = re.compile(r"([^:@\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d*)?")
 _LONGEST_NAME = 19
 """Characters. Stream keys are the passwords of the large services, and none has fewer than 20."""
 
@@ -126,7 +124,7 @@ class PublishSink(Sink):
         if scheme.lower() not in SCHEMES or not rest.strip("/"):
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
             raise UsageError(f"cannot publish to {self.text}: an address begins with {known} and a host")
-        self._url = _for_ffmpeg(url)
+        self._url = for_ffmpeg(scheme, rest)
         self._format = SCHEMES[scheme.lower()]
         self._give_up_after_s = give_up_after_s
         self._interrupted = threading.Event()
@@ -488,12 +486,3 @@ def _public(url: str) -> str:
     if len(name) > _LONGEST_NAME and "://" in path and url.lower().startswith("rtmp"):
         address = f"{path}{slash}***"
     return address + (question and "?***")
-
-
-def _for_ffmpeg(url: str) -> str:
-    """Return `url` with those characters of its user name and password escaped at which FFmpeg would cut it."""
-    scheme, _, rest = url.partition("://")
-    userinfo, at, address = rest.rpartition("@")
-    if not at or _PLAIN_HOST.fullmatch(rest.partition("/")[0]):
-        return url
-    return f"{scheme}://{quote(userinfo, safe=':%!$&()*+,;=')}@{address}"
