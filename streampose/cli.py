@@ -318,6 +318,9 @@ def _run(arguments: argparse.Namespace) -> int:
         values.setdefault("to", ["window"])
     if arguments.stats is not None:
         _check_json(arguments.stats, [os.fspath(one.source) for one in inputs], overwrite=True)
+        sinks = [str(sink) for some in (values.get("to"), *(one.to for one in inputs)) for sink in some or ()]
+        if os.path.realpath(arguments.stats) in map(os.path.realpath, sinks):
+            raise UsageError(f"{name_of(arguments.stats)}: a sink writes there; name another file for the counts")
     pipeline = stream(inputs, **values, results_wanted=False)
     with pipeline, _interrupts(pipeline) as interrupted:
         status = _Status(pipeline, shown=not arguments.quiet)

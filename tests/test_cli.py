@@ -273,7 +273,12 @@ def test_passwords_are_told_by_no_error_and_no_traceback(tmp_path: Path) -> None
 
 def test_counts_that_cannot_be_written(tmp_path: Path, tiny: list[str]) -> None:
     make_clip(tmp_path / "clip.mp4", frames=5)
-    for file, says in (("nowhere/stats.json", "nowhere"), ("folder", "folder"), ("clip.mp4", "the source itself")):
+    for file, says in (
+        ("nowhere/stats.json", "nowhere"),
+        ("folder", "folder"),
+        ("clip.mp4", "the source itself"),
+        ("./out.jsonl", "a sink writes there"),
+    ):
         (tmp_path / "folder").mkdir(exist_ok=True)
         code, _, stderr = run(["run", "clip.mp4", *tiny, "--to", "out.jsonl", "--stats", file], tmp_path)
         assert says in the_error(code, stderr, 2)
