@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -633,16 +632,17 @@ def test_nobody_is_followed_from_picture_to_picture(every: int) -> None:
 
 
 def test_stopping_lets_what_waits_go() -> None:
-    pose = WalkingPose(seconds=0.05)
-    source = FakeSource(None)
+    class StoppingPose(WalkingPose):
+        def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
+            if len(self.batches) == 3:
+                pipe.stop()
+            return super().estimate(images, boxes)
+
+    source, pose = FakeSource(None), StoppingPose(seconds=0.05)  # meanwhile frames gather
     pipe = Pipeline([Feed(source)], WalkingDetector(), pose, None, detect_every=5)
-    timer = threading.Timer(0.5, pipe.stop)
-    timer.start()
-    indices = [result.frame.index for result in pipe]
-    timer.join()
-    assert indices == list(range(len(indices)))
+    assert [result.frame.index for result in pipe] == [0, 1, 2, 3]
+    assert len(pose.batches) == 4
     assert accounted(source.meter)["stopped"] > 0
-    assert len(pose.batches) <= len(indices) + 1
 
 
 @pytest.mark.parametrize("every", [0, -1, "often", 1.5, None])
@@ -651,7 +651,7 @@ def test_an_interval_that_cannot_be(every: object) -> None:
         streampose.stream("demo", detect_every=every)  # type: ignore[arg-type]
 
 
-def test_the_demo_clip_loses_no_accuracy_where_people_are_followed() -> None:
+def test_the_demo_clip_loses_little_accuracy_where_people_are_followed() -> None:
     count = 60
     pipe = streampose.stream("demo", detect_every=5, device="cpu")
     people = []
@@ -662,6 +662,8 @@ def test_the_demo_clip_loses_no_accuracy_where_people_are_followed() -> None:
                 break
     accuracy = judged(people, demo_truth()[:count])
     print(accuracy)
-    assert accuracy.found >= 0.94
-    assert accuracy.near >= 0.88
-    assert accuracy.near_of_all >= 0.85
+    # Measured: 0.976, 0.951 and 0.930; detecting on every frame 0.988, 0.946 and 0.937; with boxes by the keypoints'
+    # extent alone 0.957, 0.951 and 0.916.
+    assert accuracy.found >= 0.96
+    assert accuracy.near >= 0.93
+    assert accuracy.near_of_all >= 0.92
