@@ -294,15 +294,16 @@ def decode_dense_maps(maps: Tensor, cell: float, threshold: float) -> list[tuple
         double ones. A score is the largest of its 3x3 neighbourhood.
     """
     scores = maps[:, 0].sigmoid()
-    left, top, right, bottom = (maps[:, 1:].clamp(-4, 6).exp() * cell).unbind(1)
-    x = (torch.arange(maps.shape[-1]) + 0.5) * cell
-    y = (torch.arange(maps.shape[-2])[:, None] + 0.5) * cell
-    boxes = torch.stack([x - left, y - top, x + right, y + bottom], dim=-1)
-    is_peak = (scores == F.max_pool2d(scores, 3, stride=1, padding=1)) & (scores > threshold) & boxes.isfinite().all(-1)
-    return [
-        (of_image[peaks].numpy(), heights[peaks].numpy())
-        for of_image, heights, peaks in zip(boxes, scores, is_peak, strict=True)
-    ]
+    is_peak = (scores == F.max_pool2d(scores, 3, stride=1, padding=1)) & (scores > threshold)
+    found = []
+    for of_image, heights, peaks in zip(maps, scores, is_peak, strict=True):
+        rows, columns = torch.nonzero(peaks, as_tuple=True)
+        left, top, right, bottom = (of_image[1:, rows, columns].clamp(-4, 6).exp() * cell).unbind()
+        x, y = (columns + 0.5) * cell, (rows + 0.5) * cell
+        boxes = torch.stack([x - left, y - top, x + right, y + bottom], dim=-1)
+        whole = boxes.isfinite().all(dim=-1)
+        found.append((boxes[whole].numpy(), heights[rows, columns][whole].numpy()))
+    return found
 
 
 def suppress_overlaps(xyxy: Float32, scores: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
