@@ -529,4 +529,4 @@ def _number(value: float | None) -> str:
     """Return three significant digits, or a dash for none."""
     if value is None:
         return "-"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
