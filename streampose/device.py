@@ -58,7 +58,7 @@ def own_stream(device: torch.device) -> AbstractContextManager[object]:
 def upload(image: Image, device: torch.device) -> torch.Tensor:
     """Return a picture (H, W, 3) uint8 on `device`; on a CPU it shares the picture's memory.
 
-    On CUDA the copy may still be under way, in the calling thread's stream, which whatever it does next there waits for.
+    On CUDA the copy may still be under way in the calling thread's stream, behind which comes whatever it does next.
     """
     pixels = torch.from_numpy(image)
     if device.type == "cuda":

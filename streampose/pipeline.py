@@ -41,6 +41,7 @@ from streampose.follow import Budget, EveryNth, Follower, Spending
 from streampose.frames import Boxes, Detected, Float32, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
 from streampose.meter import Drop, Meter, SourceMeter
 from streampose.sinks import Sink
+from streampose.workers import use_cores
 
 log = logging.getLogger("streampose")
 
@@ -290,24 +291,30 @@ class Pipeline:
         """Which steps share a thread: none does but the networks where people are followed. Each runs until its inlet
         ends and passes the ending on.
         """
-        apart = [("detect", self._on_own_stream(self._run_detect)), ("pose", self._on_own_stream(self._run_pose))]
+        apart = [("detect", self._run_detect), ("pose", self._run_pose)]
+        networks = [("detect and pose", self._run_follow)] if self._follows else apart
         return [
             *((f"{lane.prefix}capture", lane.capture) for lane in self._lanes),
-            *([("detect and pose", self._run_follow)] if self._follows else apart),
+            *((name, self._with_a_device(run)) for name, run in networks),
             *((f"{lane.prefix}annotate", lane.annotate) for lane in self._lanes),
             *((run.step, run.run) for lane in self._lanes for run in lane.sinks_threaded),
         ]
 
-    def _on_own_stream(self, run: Callable[[], None]) -> Callable[[], None]:
-        """On CUDA the two networks then run beside each other. Frames are handed over with their boxes, which are
-        fetched from the device behind all that was done to the frames there.
+    def _with_a_device(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Return `run` for a thread of its own.
+
+        On CUDA it has a stream of its own, so that the networks run beside each other; frames are handed over with
+        their boxes, which are fetched from the device behind all that was done to the frames there. On a CPU its small
+        operations take one core: the others have the networks' workers.
         """
 
-        def on_own_stream() -> None:
+        def run_with_a_device() -> None:
+            if self._device.type == "cpu":
+                use_cores(1)
             with own_stream(self._device):
                 run()
 
-        return on_own_stream
+        return run_with_a_device
 
     def _run_detect(self) -> None:
         failure: BaseException | None = None

@@ -45,21 +45,18 @@ def _without_gradients(work: Callable[[Tensor], Tensor], part: Tensor) -> Tensor
         return work(part)
 
 
+def use_cores(count: int) -> None:
+    """Let torch's operations of the calling thread use so many cores of the CPU, and leave other threads theirs."""
+    others = torch.get_num_threads()  # and with its first call of anything the thread takes that number, once
+    torch.set_num_threads(count)
+    # The number is a thread's own, but new threads get the one that any thread has set last.
+    last = threading.Thread(target=torch.set_num_threads, args=(others,))
+    last.start()
+    last.join()
+
+
 @cache
 def _workers() -> tuple[ThreadPoolExecutor, int]:
     cores = torch.get_num_threads()
     count = min(cores, MOST_WORKERS)
-    started = threading.Barrier(count + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # a thread's first call of anything takes the number of others
-        torch.set_num_threads(max(1, cores // count))
-        started.wait()
-
-    pool = ThreadPoolExecutor(count, "torch worker", start)
-    for _ in range(count):
-        pool.submit(int)
-    started.wait()
-    # Each thread has a number of its own, but new threads get the one that was set last.
-    torch.set_num_threads(cores)
-    return pool, count
+    return ThreadPoolExecutor(count, "torch worker", lambda: use_cores(max(1, cores // count))), count
