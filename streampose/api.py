@@ -117,15 +117,15 @@ def stream(
         # Behind the cheap checks, because these imports take seconds.
         from streampose.annotate import Annotator
         from streampose.detect import load_detector
-        from streampose.device import pick_device, pick_dtype
+        from streampose.device import default_batches, pick_device, pick_dtype
         from streampose.pipeline import Feed, Pipeline
         from streampose.pose import DEFAULT_BLUR, PoseEstimator
 
         where = pick_device(device)
         precision = pick_dtype(dtype, where)
-        on_cpu = where.type == "cpu"
-        detect_batch = (4 if on_cpu else 8) if detect_batch is None else detect_batch
-        pose_batch = (16 if on_cpu else 64) if pose_batch is None else pose_batch
+        usual = default_batches(where)
+        detect_batch = usual[0] if detect_batch is None else detect_batch
+        pose_batch = usual[1] if pose_batch is None else pose_batch
         people = load_detector(
             detector,
             device=where,

@@ -24,7 +24,7 @@ import torch
 from streampose._version import __version__
 from streampose.agreement import AGREEMENT, Comparison
 from streampose.detect import PersonDetector, load_detector
-from streampose.device import pick_device, pick_dtype
+from streampose.device import default_batches, pick_device, pick_dtype
 from streampose.errors import UsageError, redact_address
 from streampose.frames import Boxes, Frame
 from streampose.live import is_live_text
@@ -199,11 +199,6 @@ def run_bench(
         reference_frames=reference_frames,
         effort=QUICK if quick else FULL,
     )
-
-
-def default_batches(device: torch.device) -> tuple[int, int]:
-    """Return the frames of a detector call and the people of a pose call that `streampose.stream` takes by itself."""
-    return (4, 16) if device.type == "cpu" else (8, 64)
 
 
 def box_threshold(detector: Checkpoint) -> float:

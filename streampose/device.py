@@ -10,6 +10,7 @@ import torch
 from streampose.engine import new_stream
 from streampose.errors import ModelError, UsageError, describe
 from streampose.frames import Image
+from streampose.workers import MOST_AT_ONCE, worker_count
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,6 +49,14 @@ def pick_dtype(text: str, device: torch.device) -> torch.dtype:
     if text not in _DTYPES:
         raise UsageError(f"no dtype {text!r}: auto or one of {', '.join(_DTYPES)}")
     return _DTYPES[text]
+
+
+def default_batches(device: torch.device) -> tuple[int, int]:
+    """Return the most frames of a detector call and the most people of a pose call that suit a device."""
+    if device.type == "cpu":
+        # A worker's share of a batch: fewer cost it speed, more only time.
+        return 2 * worker_count(), MOST_AT_ONCE * worker_count()
+    return 8, 64
 
 
 def own_stream(device: torch.device) -> AbstractContextManager[object]:

@@ -23,7 +23,7 @@ from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImag
 
 import streampose
 from streampose.agreement import AGREEMENT, Agreement, Comparison, Differences, match_people
-from streampose.bench import QUICK, Effort, Report, box_threshold, default_batches, fit_cost, measure, table
+from streampose.bench import QUICK, Effort, Report, box_threshold, fit_cost, measure, table
 from streampose.channel import Channel, Finished
 from streampose.cli import main
 from streampose.detect import load_detector
@@ -150,9 +150,8 @@ def test_made_up_people_begin_with_the_real_ones_and_stay_in_the_picture() -> No
     assert len(make_up(real, 0, 320, 240)) == 0
 
 
-def test_the_bench_measures_what_a_run_does_by_itself() -> None:
+def test_the_bench_takes_the_boxes_that_a_run_takes() -> None:
     with streampose.stream("demo") as pipeline:
-        assert default_batches(CPU) == (pipeline._detect_batch, pipeline._pose_batch)
         threshold = box_threshold(resolve(DEFAULT_DETECTOR))
         assert pipeline._detector._threshold == threshold  # type: ignore[attr-defined]
 
