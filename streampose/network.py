@@ -100,7 +100,7 @@ class DenseMapNetwork(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pictures: Tensor) -> Tensor:
-        """Return the maps (N, C, s gh, s gw) in the network's dtype of `pictures` (N, H, W, 3) uint8 BGR on its device.
+        """Return the maps (N, C, s gh, s gw) of `pictures` (N, H, W, 3) uint8 BGR, on its device, in the head's dtype.
 
         Raises:
             ValueError: H or W is no whole number of patches.
@@ -186,6 +186,9 @@ def load_dense_map_network(
         network(torch.zeros(1, *network.patch_size, 3, dtype=torch.uint8))
     check_range(checkpoint, network.state_dict(), dtype)
     network = network.to(device=device, dtype=dtype)
+    if isinstance(network.head, _SimpleDecoder):
+        # A detector's logarithms of distances, rounded to bfloat16, would move the sides of boxes by a hundredth.
+        network.head.float()
     if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         _lay_out(network)
     return network
@@ -334,7 +337,7 @@ class _SimpleDecoder(nn.Module):
         self.matrices: _Cache = {}
 
     def forward(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
-        low = self.pointwise(F.relu(tokens)).view(-1, rows, columns, 3, 3, self.map_count)
+        low = self.pointwise(F.relu(tokens).to(self.bias.dtype)).view(-1, rows, columns, 3, 3, self.map_count)
         low = low.permute(0, 5, 3, 1, 4, 2)  # (N, map, dy, row, dx, column)
         wide = low.reshape(-1, self.map_count, 3 * rows, 3 * columns) @ self._enlarging(columns, low).mT
         maps: Tensor = self._enlarging(rows, low) @ wide + self.bias

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import supervision as sv
 import torch
 
 from streampose.models import DEFAULT_POSE, assets_folder
@@ -15,6 +16,8 @@ from tests.evaluate import Labelled, hf_reference, ours
 CPU = torch.device("cpu")
 MAY_LOSE = 0.01
 """AP under the reference that would still pass; 30 people make one worth several points."""
+HALF_MAY_LOSE = 0.003
+"""AP of bfloat16 under float32's that would still pass."""
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +25,8 @@ def labelled(labelled_data: Path) -> Labelled:
     return Labelled(labelled_data / "labelled")
 
 
-def estimator(blur: str) -> PoseEstimator:
-    return PoseEstimator(DEFAULT_POSE, device=CPU, dtype=torch.float32, blur=blur)
+def estimator(blur: str, dtype: torch.dtype = torch.float32) -> PoseEstimator:
+    return PoseEstimator(DEFAULT_POSE, device=CPU, dtype=dtype, blur=blur)
 
 
 def test_keypoints_are_the_reference_chains(labelled: Labelled) -> None:
@@ -46,3 +49,28 @@ def test_average_precision_is_not_under_the_reference_chains(
     ap, ap50 = labelled.average_precision(ours(estimator(DEFAULT_BLUR), CPU), found)
     print(f"{boxes} boxes: AP {ap:.3f}, AP50 {ap50:.3f}")
     assert ap >= reference_ap - MAY_LOSE
+
+
+def test_bfloat16_loses_no_precision(labelled: Labelled) -> None:
+    """Seen: AP 0.371 in bfloat16, 0.369 in float32. The boxes are the true ones: with detected ones AP moves by 0.02
+    when the pictures are shifted by some pixels, in either format (a mean over 12 shifts is 0.006 higher in bfloat16).
+    """
+    boxes = labelled.true_boxes()
+    single, half = (
+        labelled.average_precision(ours(estimator(DEFAULT_BLUR, dtype), CPU), boxes)[0]
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert half >= single - HALF_MAY_LOSE
+
+
+def test_boxes_in_bfloat16_are_those_in_float32(labelled: Labelled) -> None:
+    single, half = (labelled.detected_boxes(CPU, dtype) for dtype in (torch.float32, torch.bfloat16))
+    overlaps = []
+    for image_id, boxes in single.items():
+        sure = boxes[boxes.scores > 0.25]
+        if len(sure):
+            overlaps.extend(sv.box_iou_batch(sure.xyxy, half[image_id].xyxy).max(axis=1))
+    print(f"{len(overlaps)} boxes, IoU with their nearest {np.percentile(overlaps, [1, 5, 50])}")
+    assert len(overlaps) > 15
+    assert np.median(overlaps) > 0.98
+    assert np.percentile(overlaps, 5) > 0.9
