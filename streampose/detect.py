@@ -9,6 +9,7 @@ import difflib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from numbers import Real
 from typing import Any
@@ -32,6 +33,7 @@ from streampose.models import (
     resolve,
 )
 from streampose.network import load_dense_map_network
+from streampose.workers import all_cores, each, part_sizes
 
 _PERSON = "person"
 _DENSE_THRESHOLD = 0.25
@@ -77,12 +79,19 @@ class PersonDetector(ABC):
         found = [Boxes.none() for _ in images]
         with torch.inference_mode(), run_errors(self.name, self.device, "--detect-batch"):
             for (height, width), indices in of_size.items():
-                for start in range(0, len(indices), self._max_batch):
-                    batch = indices[start : start + self._max_batch]
-                    outputs = self.forward(self.prepare([images[index] for index in batch]))
-                    for index, boxes in zip(batch, self.decode(outputs, height, width), strict=True):
-                        found[index] = boxes
+                for index, boxes in zip(
+                    indices, self._of_size([images[i] for i in indices], height, width), strict=True
+                ):
+                    found[index] = boxes
         return found
+
+    def _of_size(self, images: Sequence[Tensor], height: int, width: int) -> list[Boxes]:
+        """Do what `detect` does for images of one size."""
+        batches = [images[start : start + self._max_batch] for start in range(0, len(images), self._max_batch)]
+        return [boxes for batch in batches for boxes in self._of_batch(batch, height, width)]
+
+    def _of_batch(self, images: Sequence[Tensor], height: int, width: int) -> list[Boxes]:
+        return self.decode(self.forward(self.prepare(images)), height, width)
 
     def compile(self, *, waits: bool) -> None:  # noqa: B027 - transformers' own networks run as they are
         """Have the network compiled, where it can be; see `streampose.engine.Engine.compile`."""
@@ -199,6 +208,15 @@ class DenseMapDetector(PersonDetector):
         for image, place in zip(images, canvas, strict=True):
             place[:fitted_height, :fitted_width] = resize_image(image, fitted_height, fitted_width)
         return canvas
+
+    def _of_size(self, images: Sequence[Tensor], height: int, width: int) -> list[Boxes]:
+        if self.device.type != "cpu":
+            return super()._of_size(images, height, width)
+        # The whole way on the workers, so that none of them waits while pictures are shrunk.
+        size = min(self._max_batch, part_sizes(len(images))[0])
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        found = each(lambda batch: self._of_batch(batch, height, width), batches)
+        return [boxes for some in found for boxes in some]
 
     def compile(self, *, waits: bool) -> None:
         """Have the network compiled; see `streampose.engine.Engine.compile`."""
@@ -351,7 +369,10 @@ class HubDetector(PersonDetector):
 
     def forward(self, inputs: Any) -> Any:
         """Return the network's outputs as transformers has them."""
-        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
+        with (
+            all_cores() if self.device.type == "cpu" else nullcontext(),
+            torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32),
+        ):
             return self._network(**inputs)
 
     def _boxes(self, outputs: Any, height: int, width: int) -> list[Boxes]:

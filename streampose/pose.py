@@ -19,6 +19,7 @@ from streampose.frames import Boxes, Float32, Skeleton
 from streampose.geometry import Blur, crop_people, crop_regions, decode_heatmaps, flip_back, to_frame
 from streampose.models import CONFIG, PREPROCESSOR, Checkpoint, resolve
 from streampose.network import load_dense_map_network
+from streampose.workers import each, part_sizes
 
 DEFAULT_BLUR: Blur = "paper"
 
@@ -108,10 +109,14 @@ class PoseEstimator:
         Raises:
             ModelError: the network failed, such as by running out of memory.
         """
+        counts = [len(some) for some in boxes]
         with torch.inference_mode(), run_errors(self.name, self.device, "--pose-batch"):
-            found = [
-                self._of_batch(images, boxes, batch) for batch in _batches([len(b) for b in boxes], self._max_batch)
-            ]
+            if self.device.type == "cpu":
+                # The whole way on the workers, so that none of them waits while crops are cut or heatmaps read.
+                limit = min(self._max_batch, part_sizes(max(1, sum(counts)))[0])
+                found = each(lambda batch: self._of_batch(images, boxes, batch), list(_batches(counts, limit)))
+            else:
+                found = [self._of_batch(images, boxes, batch) for batch in _batches(counts, self._max_batch)]
         people = np.concatenate([np.zeros((0, self.keypoint_count, 3), np.float32), *found])
         ends = np.cumsum([len(b) for b in boxes])[:-1]
         of_images = np.split(people, ends) if len(boxes) else []

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from streampose.engine import RECORDED_FROM, SIZES, Engine, Work, size_for
 from streampose.network import DenseMapNetwork
-from streampose.workers import MOST_AT_ONCE, spread, worker_count
+from streampose.workers import MOST_AT_ONCE, all_cores, each, spread, use_cores, worker_count
 from tests.networks import vitpose
 from tests.player import wait_until
 
@@ -221,6 +221,35 @@ def test_workers_leave_the_number_of_threads_of_others_alone() -> None:
     other.join()
     assert seen == [before]
     assert worker_threads() == [max(1, before // worker_count())] * worker_count()
+
+
+def test_work_on_a_worker_is_not_dealt_out_again() -> None:
+    """A worker that waited for the others while they wait for theirs would wait for ever."""
+    count = 4 * worker_count()
+    assert torch.equal(
+        spread(lambda part: spread(lambda inner: inner * 2.0, part), batch_of(count)), batch_of(count) * 2
+    )
+    assert each(lambda part: each(lambda inner: inner + 1, [part, part]), list(range(count))) == [
+        [number + 1] * 2 for number in range(count)
+    ]
+
+
+def test_a_thread_of_one_core_borrows_those_of_all_workers() -> None:
+    seen: list[int] = []
+
+    def run() -> None:
+        use_cores(1)
+        for _ in range(2):
+            seen.append(torch.get_num_threads())
+            with all_cores():
+                seen.append(torch.get_num_threads())
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    cores = torch.get_num_threads()
+    assert seen == [1, cores, 1, cores, 1]
 
 
 def worker_threads() -> list[int]:
