@@ -14,7 +14,7 @@ import torch
 from streampose.errors import ModelError, SourceError
 from streampose.frames import Boxes, Float32, Frame, SourceInfo
 from streampose.meter import Drop, SourceMeter
-from streampose.pipeline import Feed, Pipeline
+from streampose.pipeline import Feed, Pipeline, _Pace
 from tests.fakes import (
     HEIGHT,
     NO_FAULT,
@@ -150,6 +150,42 @@ def test_a_live_source_too_fast_for_the_networks_drops_and_stays_fresh() -> None
     assert set(dropped) <= {Drop.BUSY, Drop.STOPPED}
     assert indices == sorted(set(indices))
     assert len(indices) >= 10
+
+
+class SlowDetector(FakeDetector):
+    def detect(self, images):  # type: ignore[no-untyped-def]
+        time.sleep(0.03)
+        return super().detect(images)
+
+
+def test_people_of_a_live_source_do_not_wait_for_the_pose_network() -> None:
+    """Found as early as can be, they would wait for it: 0.2 s from capture to output instead of 0.03 + 0.1."""
+    source = LiveFake("cam", fps=200)
+    pipe = Pipeline([Feed(source)], SlowDetector(), SlowPose(0.1), None)
+    timer = threading.Timer(3.0, pipe.stop)
+    timer.start()
+    ages_s = [time.monotonic() - result.frame.captured_at_s for result in pipe]
+    timer.join()
+    assert len(ages_s) >= 20, "the pose network does not wait either"
+    assert np.median(ages_s[5:]) < 1.25 * 0.13
+
+
+@pytest.mark.parametrize(("beside", "wait_s"), [(1.1, 0.078), (0.0, 0.1)])
+def test_when_the_detector_begins(beside: float, wait_s: float) -> None:
+    pace = _Pace(detections_beside_poses=beside)
+    assert pace.wait_s(time.monotonic()) == 0, "nothing is known"
+    with pace.detecting():
+        time.sleep(0.02)
+    pace.handing_over()
+    with pace.posing():
+        time.sleep(0.1)
+    assert pace.wait_s(time.monotonic()) == 0, "the pose network is free"
+    pace.handing_over()
+    assert pace.wait_s(time.monotonic()) == pytest.approx(wait_s, abs=0.02), "it is about to begin"
+    with pace.posing():
+        assert pace.wait_s(time.monotonic()) == pytest.approx(wait_s, abs=0.02)
+        assert pace.wait_s(time.monotonic() + 0.05) == pytest.approx(wait_s - 0.05, abs=0.02)
+        assert pace.wait_s(time.monotonic() + 1) == 0, "it takes longer than expected"
 
 
 def test_a_slow_sink_of_a_live_source_drops_its_own_frames_only() -> None:
