@@ -87,8 +87,8 @@ class PersonDetector(ABC):
 
     def _of_size(self, images: Sequence[Tensor], height: int, width: int) -> list[Boxes]:
         """Do what `detect` does for images of one size."""
-        batches = [images[start : start + self._max_batch] for start in range(0, len(images), self._max_batch)]
-        return [boxes for batch in batches for boxes in self._of_batch(batch, height, width)]
+        found = [self._of_batch(batch, height, width) for batch in _batches(images, self._max_batch)]
+        return [boxes for of_batch in found for boxes in of_batch]
 
     def _of_batch(self, images: Sequence[Tensor], height: int, width: int) -> list[Boxes]:
         return self.decode(self.forward(self.prepare(images)), height, width)
@@ -200,10 +200,10 @@ class DenseMapDetector(PersonDetector):
     def prepare(self, images: Sequence[Tensor]) -> Tensor:
         """Return the images fitted into the network's input, (N, H, W, 3) uint8 BGR."""
         height, width = images[0].shape[:2]
-        grid = self._grid(height, width)
+        rows, columns = choose_grid(height, width, self._patch_count)
         fitted_height, fitted_width = self._fitted(height, width)
         patch_height, patch_width = self._network.patch_size
-        size = (len(images), grid[0] * patch_height, grid[1] * patch_width, 3)
+        size = (len(images), rows * patch_height, columns * patch_width, 3)
         canvas = torch.full(size, self._fill, dtype=torch.uint8, device=self.device)
         for image, place in zip(images, canvas, strict=True):
             place[:fitted_height, :fitted_width] = resize_image(image, fitted_height, fitted_width)
@@ -213,10 +213,9 @@ class DenseMapDetector(PersonDetector):
         if self.device.type != "cpu":
             return super()._of_size(images, height, width)
         # The whole way on the workers, so that none of them waits while pictures are shrunk.
-        size = min(self._max_batch, part_sizes(len(images))[0])
-        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        batches = _batches(images, min(self._max_batch, part_sizes(len(images))[0]))
         found = each(lambda batch: self._of_batch(batch, height, width), batches)
-        return [boxes for some in found for boxes in some]
+        return [boxes for of_batch in found for boxes in of_batch]
 
     def compile(self, *, waits: bool) -> None:
         """Have the network compiled; see `streampose.engine.Engine.compile`."""
@@ -239,12 +238,9 @@ class DenseMapDetector(PersonDetector):
             found.append(Boxes(clipped[kept], scores[kept], np.zeros(int(kept.sum()), np.int64)))
         return found
 
-    def _grid(self, height: int, width: int) -> tuple[int, int]:
-        return choose_grid(height, width, self._patch_count)
-
     def _fitted(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of a picture within the network's input, in pixels."""
-        rows, columns = self._grid(height, width)
+        rows, columns = choose_grid(height, width, self._patch_count)
         patch_height, patch_width = self._network.patch_size
         input_height, input_width = rows * patch_height, columns * patch_width
         scale = min(input_height / height, input_width / width)
@@ -252,6 +248,10 @@ class DenseMapDetector(PersonDetector):
             max(1, min(round(height * scale), input_height)),
             max(1, min(round(width * scale), input_width)),
         )
+
+
+def _batches(images: Sequence[Tensor], size: int) -> list[Sequence[Tensor]]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def choose_grid(height: int, width: int, patch_count: int) -> tuple[int, int]:

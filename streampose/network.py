@@ -4,11 +4,11 @@ It computes what `VitPoseForPoseEstimation` computes (transformers/models/vitpos
 weights, for inputs of any number of whole patches. Knows nothing of pictures, boxes or the meaning of a map.
 
 On a CPU it runs as it is, without torch's compiler, from weights laid out as oneDNN's kernels want them. Measured with
-the bundled pose network in bfloat16 on a core with AMX, milliseconds a crop at 8 crops, all in one run: transformers
-21, these modules as torch has them 17.1, laid out and in place 12.8, compiled by inductor with frozen weights 12.1. For
-its twentieth the compiler wants a C++ compiler and 10 to 20 s for each size of a batch, keeps nothing of it for the
-next run where weights are frozen, and its code holds the interpreter lock, so that a second core adds a tenth instead
-of nearly doubling the throughput.
+the bundled pose network in bfloat16 on a core with AMX, milliseconds a crop at 8 crops, all in one run: these modules
+as torch has them 17.1, laid out and in place 12.8, compiled by inductor with frozen weights 12.1. (At 4 crops, in
+another run: transformers 22.8, these modules as torch has them 19.1.) For its twentieth the compiler wants a C++
+compiler and 8 to 20 s for each size of a batch, keeps nothing of it for the next run where weights are frozen, and its
+code holds the interpreter lock: a second core adds a twentieth (68 to 72 crops a second) instead of nearly doubling.
 """
 
 from __future__ import annotations

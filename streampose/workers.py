@@ -1,9 +1,9 @@
 """The cores of a CPU as workers, each of which runs a network on a part of a batch.
 
 torch's own way is to have all cores work on one operation after the other. Between two operations each waits for the
-slowest, hundreds of times in a forward pass, and while another thread has a core all the others wait for that one: with
-a decoder and an encoder beside it a pass can take ten times as long. A batch dealt out to workers waits once. Measured
-on 2 cores, bfloat16, 16 crops: 1.1 times the throughput when idle, 5 times when one other thread is busy.
+slowest, hundreds of times in a forward pass, and while another thread has a core all the others wait for that one. A
+batch dealt out to workers waits once. Measured in turn on 2 cores, bfloat16, 16 crops, milliseconds a crop, torch's way
+and this one: 8.1 and 8.0 with nothing beside, 37 and 14 beside one thread that shrinks pictures.
 """
 
 from __future__ import annotations
