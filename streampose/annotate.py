@@ -73,10 +73,14 @@ class EdgeAnnotator(sv.EdgeAnnotator):
     def annotate(self, scene: ImageType, key_points: sv.KeyPoints) -> ImageType:
         """Draw the edges that have two drawable ends onto `scene` and return it."""
         assert isinstance(scene, np.ndarray)  # as the decorator sees to
-        whole = _drawable(key_points)[:, self._ends].all(axis=2)
-        segments = key_points.xy[:, self._ends, :2][whole].astype(np.int32)
-        cv2.polylines(scene, list(segments), False, self.color.as_bgr(), self.thickness)
+        self.draw(scene, key_points.xy, _drawable(key_points))
         return scene
+
+    def draw(self, scene: Image, xy: Float32, drawable: _Bool) -> None:
+        """Draw onto `scene` the edges both of whose ends, of the points (N, K, 2), are `drawable` (N, K)."""
+        whole = drawable[:, self._ends].all(axis=2)
+        segments = xy[:, self._ends, :2][whole].astype(np.int32)
+        cv2.polylines(scene, list(segments), False, self.color.as_bgr(), self.thickness)
 
 
 class VertexAnnotator(sv.VertexAnnotator):
@@ -86,10 +90,14 @@ class VertexAnnotator(sv.VertexAnnotator):
     def annotate(self, scene: ImageType, key_points: sv.KeyPoints) -> ImageType:
         """Draw the drawable points onto `scene` and return it."""
         assert isinstance(scene, np.ndarray)  # as the decorator sees to
-        color = self.color.as_bgr()
-        for center in key_points.xy[_drawable(key_points), :2].astype(np.int32).tolist():
-            cv2.circle(scene, center, self.radius, color, -1)
+        self.draw(scene, key_points.xy, _drawable(key_points))
         return scene
+
+    def draw(self, scene: Image, xy: Float32, drawable: _Bool) -> None:
+        """Draw onto `scene` those of the points (N, K, 2) that are `drawable` (N, K)."""
+        color = self.color.as_bgr()
+        for center in xy[drawable, :2].astype(np.int32).tolist():
+            cv2.circle(scene, center, self.radius, color, -1)
 
 
 class Annotator:
@@ -176,18 +184,15 @@ class Annotator:
             groups.append((width, people.keypoints_xy[chosen], visible[chosen]))
         # A line of one pixel has no rim, which would be nearly all of it.
         for width, xy, shown in groups:
-            key_points = sv.KeyPoints(xy=xy, visible=shown)
             if width > 1:
-                EdgeAnnotator(self._skeleton.edges, _color(_RIM), width + 2).annotate(picture, key_points)
+                EdgeAnnotator(self._skeleton.edges, _color(_RIM), width + 2).draw(picture, xy, shown)
             for color, edges in self._edges_of.items():
-                EdgeAnnotator(edges, _color(color), width).annotate(picture, key_points)
+                EdgeAnnotator(edges, _color(color), width).draw(picture, xy, shown)
         for width, xy, shown in groups:
             if width > 1:
-                key_points = sv.KeyPoints(xy=xy, visible=shown)
-                VertexAnnotator(_color(_RIM), width + 2).annotate(picture, key_points)
+                VertexAnnotator(_color(_RIM), width + 2).draw(picture, xy, shown)
             for color, points in self._points_of.items():
-                key_points = sv.KeyPoints(xy=xy, visible=shown & points)
-                VertexAnnotator(_color(color), width + 1).annotate(picture, key_points)
+                VertexAnnotator(_color(color), width + 1).draw(picture, xy, shown & points)
 
     def _draw_weighted(self, picture: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
         small_first = np.argsort(line_widths, kind="stable")
