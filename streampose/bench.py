@@ -59,7 +59,7 @@ class Effort:
     batch_sizes: Sequence[int] = BATCH_SIZES
 
 
-FULL = Effort(rounds=5, run_s=5.0, first_frames=48, reference_frames=20, sample_frames=8, repeats=7)
+FULL = Effort(rounds=5, run_s=10.0, first_frames=48, reference_frames=20, sample_frames=8, repeats=7)
 QUICK = Effort(
     rounds=2, run_s=1.0, first_frames=16, reference_frames=4, sample_frames=4, repeats=3, batch_sizes=(1, 2, 4, 8)
 )

@@ -55,7 +55,7 @@ def default_batches(device: torch.device) -> tuple[int, int]:
     """Return the most frames of a detector call and the most people of a pose call that suit a device."""
     if device.type == "cpu":
         # A worker's share of a batch: fewer cost it speed, more only time.
-        return 2 * worker_count(), MOST_AT_ONCE * worker_count()
+        return 4 * worker_count(), MOST_AT_ONCE * worker_count()
     return 8, 64
 
 

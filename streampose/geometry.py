@@ -97,22 +97,27 @@ def crop_people(image: Tensor, regions: Tensor, *, height: int, width: int, out:
 def _crop_by_opencv(image: Tensor, regions: Tensor, out: Tensor) -> Tensor:
     height, width = out.shape[1:3]
     frame, crops = image.numpy(), out.numpy()
-    xs, ys = _samples(regions, height, width)
-    inside_x, inside_y = _is_inside(xs, image.shape[1]), _is_inside(ys, image.shape[0])
+    over_the_border = []
     for index, (centre_x, centre_y, region_width, region_height) in enumerate(regions.tolist()):
-        to_frame = np.array(
-            [
-                [region_width / (width - 1), 0, centre_x - 0.5 * region_width],
-                [0, region_height / (height - 1), centre_y - 0.5 * region_height],
-            ]
-        )
+        left, top = centre_x - 0.5 * region_width, centre_y - 0.5 * region_height
+        to_frame = np.array([[region_width / (width - 1), 0, left], [0, region_height / (height - 1), top]])
         cv2.warpAffine(
             frame, to_frame, (width, height), dst=crops[index], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         )
-    # Where OpenCV has blended the frame's outermost pixels with the black around.
-    for index in torch.nonzero(~(inside_x.all(dim=1) & inside_y.all(dim=1))).flatten().tolist():
-        out[index, ~inside_y[index]] = 0
-        out[index, :, ~inside_x[index]] = 0
+        # Or within a pixel of it: float32 decides. Not so written that NaN would be inside.
+        if not (
+            min(left, top) >= 1
+            and left + region_width <= frame.shape[1] - 2
+            and top + region_height <= frame.shape[0] - 2
+        ):
+            over_the_border.append(index)
+    if over_the_border:
+        # There OpenCV has blended the frame's outermost pixels with the black around.
+        xs, ys = _samples(regions[over_the_border], height, width)
+        inside_x, inside_y = _is_inside(xs, frame.shape[1]).numpy(), _is_inside(ys, frame.shape[0]).numpy()
+        for index, columns, rows in zip(over_the_border, inside_x, inside_y, strict=True):
+            crops[index, ~rows] = 0
+            crops[index, :, ~columns] = 0
     return out
 
 

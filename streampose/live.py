@@ -49,6 +49,7 @@ from streampose.sources import (
     ffmpeg_reason,
     file_safe,
     pixel_aspect,
+    shrinking,
     upright_bgr,
     video_stream,
 )
@@ -363,7 +364,15 @@ class LiveSource(Source):
             index, self._index = self._index, self._index + 1
             # The codec's own first: a server may go on with another publisher's pictures.
             aspect = pixel_aspect(frame, stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio)
-            yield Frame(self.info.source_id, index, pts_s, time.monotonic(), image, pixel_aspect=aspect)
+            yield Frame(
+                self.info.source_id,
+                index,
+                pts_s,
+                time.monotonic(),
+                image,
+                pixel_aspect=aspect,
+                shrink=shrinking(frame),
+            )
 
     def _went_live(self, stream: VideoStream, frame: VideoFrame) -> None:
         rate = stream.average_rate or stream.guessed_rate

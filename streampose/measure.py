@@ -20,7 +20,7 @@ import torch
 from streampose.annotate import Annotator
 from streampose.detect import PersonDetector
 from streampose.device import own_stream, upload
-from streampose.frames import Boxes, Float32, Frame, People, SourceInfo
+from streampose.frames import Boxes, Float32, Frame, People, Shrink, SourceInfo
 from streampose.meter import SourceMeter
 from streampose.pipeline import BATCH_FRAMES, Feed, Pipeline
 from streampose.pose import PoseEstimator
@@ -141,7 +141,11 @@ class _Ready:
         shape = (len(people), like.keypoint_count)
         self._pose = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
 
-    def detect(self, images: Sequence[torch.Tensor]) -> list[Boxes]:
+    def detect(
+        self,
+        images: Sequence[torch.Tensor],
+        shrinks: Sequence[Shrink | None] | None = None,  # noqa: ARG002
+    ) -> list[Boxes]:
         return [self._boxes] * len(images)
 
     def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
@@ -352,7 +356,7 @@ class Measurer:
 
     def detect(self, frame: Frame) -> Boxes:
         """Return the people of one frame."""
-        return self._detector.detect([self.pixels(frame)])[0]
+        return self._detector.detect([self.pixels(frame)], [frame.shrink])[0]
 
     def pixels(self, frame: Frame) -> torch.Tensor:
         """Return the picture of a frame on the networks' device."""
@@ -418,7 +422,8 @@ class Measurer:
         size = min(at_once, self._detect_batch)
         for start in range(0, len(frames), size):
             with watch("detector input", start):
-                inputs = self._detector.prepare(pixels[start : start + size])
+                some = slice(start, start + size)
+                inputs = self._detector.prepare(pixels[some], [frame.shrink for frame in frames[some]])
             outputs = through("detector network", self._detector.forward, inputs, start)
             with watch("boxes", start):
                 found += self._detector.decode(outputs, height, width)

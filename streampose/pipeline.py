@@ -38,7 +38,19 @@ from streampose.errors import (
     describe,
 )
 from streampose.follow import Budget, EveryNth, Follower, Spending
-from streampose.frames import Boxes, Detected, Float32, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
+from streampose.frames import (
+    Boxes,
+    Detected,
+    Float32,
+    Frame,
+    Image,
+    People,
+    Result,
+    RunInfo,
+    Shrink,
+    Skeleton,
+    SourceInfo,
+)
 from streampose.meter import Drop, Meter, SourceMeter
 from streampose.sinks import Sink
 from streampose.workers import use_cores, worker_count
@@ -78,7 +90,7 @@ class Detector(Protocol):
     name: str
     label_of: dict[int, str]
 
-    def detect(self, images: Sequence[torch.Tensor]) -> list[Boxes]: ...
+    def detect(self, images: Sequence[torch.Tensor], shrinks: Sequence[Shrink | None] | None = None) -> list[Boxes]: ...
 
 
 class Pose(Protocol):
@@ -349,7 +361,9 @@ class Pipeline:
 
     def _detect(self, frames: Sequence[Frame]) -> list[Detected]:
         pixels = [upload(frame.image, self._device) for frame in frames]
-        found = self._detector.detect(pixels)
+        found = self._detector.detect(pixels, [frame.shrink for frame in frames])
+        # The decoder's pictures are done with.
+        frames = [replace(frame, shrink=None) for frame in frames]
         return [Detected(*values) for values in zip(frames, pixels, found, strict=True)]
 
     def _put_detected(self, item: tuple[_Lane, Detected]) -> None:
@@ -864,8 +878,8 @@ class _ToPose:
 def _to_pose(lane: _Lane, frame: Frame) -> _ToPose:
     detected = lane.detected.pop(frame.index, None)
     if detected is None:
-        return _ToPose(frame, None, lane.follower.boxes(None))
-    return _ToPose(frame, detected.pixels, lane.follower.boxes(detected.boxes))
+        return _ToPose(replace(frame, shrink=None), None, lane.follower.boxes(None))
+    return _ToPose(detected.frame, detected.pixels, lane.follower.boxes(detected.boxes))
 
 
 def _turns(frames: Sequence[tuple[_Lane, Frame]]) -> Iterator[list[tuple[_Lane, Frame]]]:

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import stat
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
@@ -34,11 +35,11 @@ from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from streampose.errors import SourceError, UsageError, describe, redact_address
-from streampose.frames import Frame, Image, SourceInfo
+from streampose.frames import Frame, Image, Shrink, SourceInfo
 from streampose.inputs import check_name
 from streampose.meter import SourceMeter
 
@@ -192,6 +193,7 @@ class _Shot(NamedTuple):
     image: Image
     file: str | None = None
     pixel_aspect: Fraction = Fraction(1)
+    shrink: Shrink | None = None
 
 
 class _Recorded(Source):
@@ -211,7 +213,14 @@ class _Recorded(Source):
         for shot in self._shots:
             index, self._index = self._index, self._index + 1
             yield Frame(
-                self.info.source_id, index, shot.pts_s, time.monotonic(), shot.image, shot.file, shot.pixel_aspect
+                self.info.source_id,
+                index,
+                shot.pts_s,
+                time.monotonic(),
+                shot.image,
+                shot.file,
+                shot.pixel_aspect,
+                shot.shrink,
             )
 
     def close(self) -> None:
@@ -325,12 +334,40 @@ def upright_bgr(frame: VideoFrame, to_bgr: VideoReformatter, text: str) -> Image
     return np.ascontiguousarray(upright, np.uint8)
 
 
+def shrinking(frame: VideoFrame) -> Shrink | None:
+    """Return what shrinks a frame that `upright_bgr` has seen, from its own pixels; None if they are not upright, or
+    RGB.
+
+    Before the conversion to BGR there are half as many of them: 1280x720 to 398x224 takes 0.9 ms, and 2.5 by OpenCV.
+    """
+    if frame.format.is_rgb or _orientation(frame) != _UPRIGHT:
+        return None
+
+    def shrink(height: int, width: int) -> Image:
+        reformatter = getattr(_of_thread, "reformatter", None)
+        if reformatter is None:  # it keeps its tables for the sizes that it was last given
+            reformatter = _of_thread.reformatter = VideoReformatter()
+        bgr: Any = reformatter.reformat(frame, width, height, "bgr24", interpolation=_AREA, threads=1).to_ndarray()
+        shrunk: Image = bgr
+        return shrunk
+
+    return shrink
+
+
+_AREA = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
+"""With the flags that keep the colour of a pixel to itself."""
+_of_thread = threading.local()
+
+
 class _Orientation(NamedTuple):
     """How a stored picture becomes upright: rows and columns change places first, if they do."""
 
     is_transposed: bool
     flip: int | None
     """As `cv2.flip` names it: 1 left to right, 0 upside down, -1 both."""
+
+
+_UPRIGHT = _Orientation(False, None)
 
 
 def _orientation(frame: VideoFrame) -> _Orientation:
@@ -341,7 +378,7 @@ def _orientation(frame: VideoFrame) -> _Orientation:
         # comes, hundreds of frames later (PyAV 18.1, whose stubs do not know the constructor).
         matrix = SideDataContainer(frame)[SideDataType.DISPLAYMATRIX]  # type: ignore[call-arg]
     except KeyError:
-        return _Orientation(False, None)
+        return _UPRIGHT
     a, b, _, c, d = np.frombuffer(memoryview(matrix), np.int32, 5).tolist()
     is_transposed = abs(b) + abs(c) > abs(a) + abs(d)
     across, down = (c, b) if is_transposed else (a, d)
@@ -399,7 +436,8 @@ class VideoFile(_Recorded):
                     self.info = self._describe(container, stream, image, time_base, rate)
                 ticks = clock.tick(frame.pts)
                 pts_s = ticks * time_base.numerator / time_base.denominator
-                yield _Shot(pts_s, image, pixel_aspect=pixel_aspect(frame, stream.sample_aspect_ratio))
+                aspect = pixel_aspect(frame, stream.sample_aspect_ratio)
+                yield _Shot(pts_s, image, pixel_aspect=aspect, shrink=shrinking(frame))
         fault = decoding.fault
         if pts_s is None:
             reason = fault.reason if fault else "the file ends before the first one"

@@ -25,7 +25,7 @@ import torch
 from streampose.detect import PersonDetector, load_detector
 from streampose.device import pick_device, pick_dtype
 from streampose.follow import SURE_SCORE
-from streampose.frames import Boxes, Frame, People
+from streampose.frames import Boxes, Frame, People, Shrink
 from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE, assets_folder
 from streampose.pipeline import Feed, Pipeline
 from streampose.pose import PoseEstimator
@@ -45,10 +45,10 @@ class CountingDetector:
         self.name, self.label_of = detector.name, detector.label_of
         self.looks = 0
 
-    def detect(self, images: Sequence[torch.Tensor]) -> list[Boxes]:
+    def detect(self, images: Sequence[torch.Tensor], shrinks: Sequence[Shrink | None] | None = None) -> list[Boxes]:
         """As the detector does."""
         self.looks += len(images)
-        return self._detector.detect(images)
+        return self._detector.detect(images, shrinks)
 
 
 class FirstFrames(Source):

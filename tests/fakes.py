@@ -94,7 +94,7 @@ class FakeDetector:
         self.fault = fault
         self.batches: list[int] = []
 
-    def detect(self, images: Sequence[torch.Tensor]) -> list[Boxes]:
+    def detect(self, images: Sequence[torch.Tensor], *_: object) -> list[Boxes]:
         self.batches.append(len(images))
         return [self._people(index_of(image)) for image in images]
 

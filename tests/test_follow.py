@@ -463,7 +463,7 @@ class WalkingDetector:
         self.seen: list[int] = []
         self.batches: list[int] = []
 
-    def detect(self, images: Sequence[torch.Tensor]) -> list[Boxes]:
+    def detect(self, images: Sequence[torch.Tensor], *_: object) -> list[Boxes]:
         time.sleep(self.seconds * len(images))
         self.batches.append(len(images))
         found = []
@@ -566,7 +566,7 @@ def test_a_failing_source_leaves_the_others_alone(step: str, every: int) -> None
 
 def test_a_batch_too_large_for_the_memory_is_done_a_frame_at_a_time() -> None:
     class SmallDetector(WalkingDetector):
-        def detect(self, images: Sequence[torch.Tensor]) -> list[Boxes]:
+        def detect(self, images: Sequence[torch.Tensor], *_: object) -> list[Boxes]:
             if len(images) > 1:
                 raise ModelError("out of memory")
             return super().detect(images)

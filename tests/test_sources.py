@@ -6,8 +6,9 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,26 @@ class TestVideo:
         frames, error = read(make_clip(tmp_path / "a.mkv", start_s=10, frames=10))
         assert error is None
         assert [frame.pts_s for frame in frames] == [10 + k / 25 for k in range(10)]
+
+    def test_frames_shrink_as_their_pictures_do(self) -> None:
+        with open_source("demo") as source:
+            frames = list(islice(source.frames(), 8))
+        assert all(frame.shrink for frame in frames)
+        with ThreadPoolExecutor(4) as threads:
+            shrunk = list(threads.map(lambda frame: frame.shrink(224, 398), frames))
+        for frame, found in zip(frames, shrunk, strict=True):
+            expected = cv2.resize(frame.image, (398, 224), interpolation=cv2.INTER_AREA)
+            assert found.shape == expected.shape
+            assert found.dtype == np.uint8
+            # Swscale rounds down where it converts whole pictures, by 1.4 on average, and not where it shrinks.
+            difference = np.abs(found.astype(int) - expected)
+            assert difference.mean() < 2
+            assert np.percentile(difference, 99.9) < 10
+
+    @pytest.mark.parametrize("rotation", [90, 180])
+    def test_turned_frames_do_not(self, tmp_path: Path, rotation: int) -> None:
+        with open_source(str(make_clip(tmp_path / "a.mp4", rotation=rotation))) as source:
+            assert next(source.frames()).shrink is None
 
     @pytest.mark.parametrize("rotation", [0, 90, 180, 270, -90])
     def test_applies_rotation(self, tmp_path: Path, rotation: int) -> None:
