@@ -35,7 +35,9 @@ class Demo(NamedTuple):
 
 
 CPU = torch.device("cpu")
-DTYPES = ["auto"] if pick_dtype("auto", CPU) == torch.float32 else ["auto", "float32"]
+DTYPES = ["auto"]
+if pick_dtype("auto", CPU) != torch.float32:
+    DTYPES += [pytest.param("float32", marks=pytest.mark.long)]
 
 
 @pytest.fixture(scope="session", params=DTYPES)

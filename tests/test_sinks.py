@@ -420,7 +420,8 @@ def test_each_text_gives_its_sink(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["out", "out.avi", "out.txt", "", "poses.json"])
-def test_an_unknown_text_names_what_is_understood(text: str) -> None:
+def test_an_unknown_text_names_what_is_understood(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a folder of that name is understood
     with pytest.raises(UsageError) as caught:
         open_sink(text)
     for word in ("window", "null", ".mp4", ".mkv", ".jsonl", ".jpg", "/"):
