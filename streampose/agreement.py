@@ -135,9 +135,7 @@ class Comparison:
         """Raise `ModelError` when the results differ by more than `limit`."""
         px, cells = self.same_boxes.px, self.same_boxes.cells
         if limit.p99_px is not None and len(px) and not (p99 := np.percentile(px, 99)) <= limit.p99_px:
-            fault = (
-                f"one keypoint in a hundred lies {p99:.2f} px or more from the reference's, more than {limit.p99_px:g}"
-            )
+            fault = f"one keypoint in a hundred lies {p99:.2f} px or more from the reference's, not {limit.p99_px:g}"
         elif limit.p95_cells is not None and len(cells) and not (p95 := np.percentile(cells, 95)) <= limit.p95_cells:
             fault = (
                 f"one keypoint in twenty lies {p95:.2f} heatmap cells or more from the reference's place, more than "
