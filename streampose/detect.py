@@ -40,7 +40,7 @@ _DENSE_THRESHOLD = 0.25
 _HUB_THRESHOLD = 0.3
 
 _SHRINK_TO = range(32, 1025)
-_SHRINK_BY = range(2, 16)
+_SHRINK_BY = 1.25, 16
 """To what size, and by how much, `Frame.shrink` is as exact as OpenCV; swscale's numbers are fixed-point ones."""
 
 
@@ -223,7 +223,7 @@ class DenseMapDetector(PersonDetector):
             self.device.type == "cpu"
             and fitted_height in _SHRINK_TO
             and fitted_width in _SHRINK_TO
-            and height // fitted_height in _SHRINK_BY
+            and _SHRINK_BY[0] <= height / fitted_height <= _SHRINK_BY[1]
         )
         for image, shrink, place in zip(images, shrinks or [None] * len(images), canvas, strict=True):
             if can_shrink and shrink is not None:

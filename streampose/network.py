@@ -256,7 +256,7 @@ class _LaidOutLinear(nn.Module):
         self._after: tuple[str, list[float], str] = ("gelu", [], "none") if with_gelu else ("none", [], "")
 
     def forward(self, rows: Tensor) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, *self._after)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, self._weight, self._bias, *self._after)
         return product
 
     def plus(self, rows: Tensor, added: Tensor) -> Tensor:
