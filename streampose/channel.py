@@ -103,15 +103,21 @@ class Channel(Generic[T]):
             return self._pop()
 
     def take_batch(
-        self, limit: int, *, weigh: Callable[[T], int] = lambda _: 1, most: int | None = None, fill_s: float = 0.0
+        self,
+        limit: int,
+        *,
+        weigh: Callable[[T], int] = lambda _: 1,
+        most: int | None = None,
+        fill_s: float = 0.0,
+        timeout_s: float | None = None,
     ) -> list[T]:
-        """Return the next values, in order, waiting for the first.
+        """Return the next values, in order, waiting for the first as `take` does.
 
         Values are added as long as their weights sum to at most `limit` (a first value may weigh more) and there are
         at most `most` of them; further ones are waited for up to `fill_s` seconds after the first. Raises as `take`
         does; an ending behind a batch is raised by the next call.
         """
-        batch = [self.take()]
+        batch = [self.take(timeout_s)]
         total = weigh(batch[0])
         deadline = time.monotonic() + fill_s
         with self._changed:

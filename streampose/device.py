@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
+import numpy.typing as npt
 import torch
 
 from streampose.engine import new_stream
@@ -84,6 +86,27 @@ def read_here(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type == "cuda":
         tensor.record_stream(torch.cuda.current_stream(tensor.device))
     return tensor
+
+
+def fetch(tensor: torch.Tensor) -> Callable[[], npt.NDArray[Any]]:
+    """Begin to copy a tensor to the host; what is returned waits for it and returns it, an array of its own.
+
+    On CUDA the copy is part of the calling thread's stream, so that the thread can ask the device for more before it
+    waits; it waits for this copy only, not for what was asked after it.
+    """
+    if tensor.device.type != "cuda":
+        return lambda: tensor.cpu().numpy()
+    # Only into pinned memory the device copies by itself.
+    here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    here.copy_(tensor, non_blocking=True)
+    is_here = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    is_here.record(torch.cuda.current_stream(tensor.device))
+
+    def wait() -> npt.NDArray[Any]:
+        is_here.synchronize()
+        return here.numpy()
+
+    return wait
 
 
 @contextmanager

@@ -148,9 +148,11 @@ class _Ready:
     ) -> list[Boxes]:
         return [self._boxes] * len(images)
 
-    def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
+    def begin(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
+    ) -> Callable[[], list[tuple[Float32, Float32]]]:
         del boxes
-        return [self._pose] * len(images)
+        return lambda: [self._pose] * len(images)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 import torch
 
@@ -99,7 +100,9 @@ class Pose(Protocol):
     name: str
     skeleton: Skeleton
 
-    def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Sequence[tuple[Float32, Float32]]: ...
+    def begin(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
+    ) -> Callable[[], Sequence[tuple[Float32, Float32]]]: ...
 
 
 class Drawer(Protocol):
@@ -372,30 +375,56 @@ class Pipeline:
 
     def _run_pose(self) -> None:
         failure: BaseException | None = None
+        begun: Callable[[], None] | None = None
         try:
             while True:
-                items = self._detected.take_batch(
-                    self._pose_batch,
-                    weigh=lambda item: 0 if isinstance(item[1], Ending) else len(item[1].boxes),
-                    most=BATCH_FRAMES,
-                    fill_s=self._fill_s,
-                )
-                batch = [(lane, value) for lane, value in items if isinstance(value, Detected)]
-                if self._stopping:  # what has not been begun counts as dropped
-                    batch = []
-                with self._pace.posing():
-                    self._each("pose", batch, lambda value: value.frame, self._estimate, self._put_posed)
-                for lane, value in items:
-                    if isinstance(value, Ending):
-                        lane.posed.finish(value.error)
+                try:
+                    items = self._detected.take_batch(
+                        self._pose_batch,
+                        weigh=lambda item: 0 if isinstance(item[1], Ending) else len(item[1].boxes),
+                        most=BATCH_FRAMES,
+                        fill_s=self._fill_s,
+                        timeout_s=None if begun is None else 0.0,
+                    )
+                except Empty:
+                    before, begun = begun, None
+                else:
+                    if self._any_live:  # a frame that waits behind another only gets old
+                        with self._pace.posing():
+                            self._begin_poses(items)()
+                        continue
+                    # Begun before the one before is waited for: the network goes from one to the next.
+                    before, begun = begun, self._begin_poses(items)
+                if before is not None:
+                    before()
         except (Finished, Closed):
             pass
         except BaseException as error:
             failure = error
         finally:
+            try:
+                if begun is not None:
+                    begun()
+            except BaseException as error:
+                failure = failure or error
             self._detected.close()
             for lane in self._lanes:
                 lane.posed.finish(failure)
+
+    def _begin_poses(self, items: Sequence[tuple[_Lane, Detected | Ending]]) -> Callable[[], None]:
+        """Begin with the people of detected frames; what is returned waits for their poses and hands them on."""
+        batch = [(lane, value) for lane, value in items if isinstance(value, Detected)]
+        if self._stopping:  # what has not been begun counts as dropped
+            batch = []
+        finish = self._begin_each("pose", batch, lambda value: value.frame, self._begin_estimate, self._put_posed)
+
+        def finish_and_end() -> None:
+            finish()
+            for lane, value in items:
+                if isinstance(value, Ending):
+                    lane.posed.finish(value.error)
+
+        return finish_and_end
 
     def _run_follow(self) -> None:
         failure: BaseException | None = None
@@ -442,7 +471,7 @@ class Pipeline:
 
     def _estimate_turn(self, batch: Sequence[_ToPose]) -> list[Result]:
         began_s = time.monotonic()
-        results = self._estimate(
+        finish = self._begin_estimate(
             [
                 Detected(
                     value.frame,
@@ -452,6 +481,7 @@ class Pipeline:
                 for value in batch
             ]
         )
+        results = finish()
         if self._budget is not None:
             self._budget.pay_poses(time.monotonic() - began_s)
         return results
@@ -460,11 +490,11 @@ class Pipeline:
         lane, result = item
         self._put_posed((lane, replace(result, people=lane.follower.learn(result.people))))
 
-    def _estimate(self, batch: Sequence[Detected]) -> list[Result]:
-        poses = self._pose.estimate([value.pixels for value in batch], [value.boxes for value in batch])
-        return [
+    def _begin_estimate(self, batch: Sequence[Detected]) -> Callable[[], list[Result]]:
+        finish = self._pose.begin([value.pixels for value in batch], [value.boxes for value in batch])
+        return lambda: [
             Result(value.frame, People.of(value.boxes, xy, scores, self._detector.label_of), self._pose.skeleton)
-            for value, (xy, scores) in zip(batch, poses, strict=True)
+            for value, (xy, scores) in zip(batch, finish(), strict=True)
         ]
 
     def _put_posed(self, item: tuple[_Lane, Result]) -> None:
@@ -487,25 +517,47 @@ class Pipeline:
         A batch that fails is done again a frame at a time: the frames before the faulty one are delivered, the error
         names it and ends its lane, and a batch that was merely too large for the memory gets through.
         """
+        self._begin_each(step, batch, frame_of, lambda values: partial(work, values), put)()
+
+    def _begin_each(
+        self,
+        step: str,
+        batch: Sequence[tuple[_Lane, In]],
+        frame_of: Callable[[In], Frame],
+        begin: Callable[[Sequence[In]], Callable[[], list[Out]]],
+        put: Callable[[tuple[_Lane, Out]], None],
+    ) -> Callable[[], None]:
+        """Begin what `_each` does; what is returned waits for it, and for a failure at the beginning, too."""
         batch = [(lane, value) for lane, value in batch if frame_of(value).index < lane.fails_from]
         if not batch:
-            return
+            return lambda: None
         frames = [f"{lane.prefix}frame {frame_of(value).index}" for lane, value in batch]
         what = frames[0] if len(frames) == 1 else f"{frames[0]} to {frames[-1]}"
+        values = [value for _, value in batch]
         try:
             with self.meter.working(step, what):
-                values = work([value for _, value in batch])
+                finish = begin(values)
         except Exception as error:
-            if len(batch) == 1:
-                lane, value = batch[0]
-                lane.fail(frame_of(value).index, _wrapped(ModelError, f"{step} failed on {what}", error))
-                return
-            log.warning("%s failed on %s, trying one at a time: %s", step, what, describe(error))
-            for item in batch:
-                self._each(step, [item], frame_of, work, put)
-        else:
-            for (lane, _), out in zip(batch, values, strict=True):
-                put((lane, out))
+            finish = partial(_raise, error)
+
+        def finish_each() -> None:
+            try:
+                with self.meter.working(step, what):
+                    found = finish()
+            except Exception as error:
+                if len(batch) == 1:
+                    lane, value = batch[0]
+                    lane.fail(frame_of(value).index, _wrapped(ModelError, f"{step} failed on {what}", error))
+                    return
+                log.warning("%s failed on %s, trying one at a time: %s", step, what, describe(error))
+                for item in batch:
+                    self._begin_each(step, [item], frame_of, begin, put)()
+            else:
+                for (lane, value), out in zip(batch, found, strict=True):
+                    if frame_of(value).index < lane.fails_from:
+                        put((lane, out))
+
+        return finish_each
 
     def _over(self) -> bool:
         """Whether a user has quit at a sink, which ends the whole run."""
@@ -894,6 +946,10 @@ def _turns(frames: Sequence[tuple[_Lane, Frame]]) -> Iterator[list[tuple[_Lane, 
 def _keep_detected(item: tuple[_Lane, Detected]) -> None:
     lane, detected = item
     lane.detected[detected.frame.index] = detected
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _report(error: StreamposeError, consequence: str) -> None:

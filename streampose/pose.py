@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from streampose.device import read_here, run_errors
+from streampose.device import fetch, read_here, run_errors
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes, Float32, Skeleton
 from streampose.geometry import Blur, crop_people, crop_regions, decode_heatmaps, flip_back, to_frame
 from streampose.models import CONFIG, PREPROCESSOR, Checkpoint, resolve
 from streampose.network import load_dense_map_network
-from streampose.workers import each, part_sizes
+from streampose.workers import begin, part_sizes
 
 DEFAULT_BLUR: Blur = "paper"
 
@@ -109,27 +109,43 @@ class PoseEstimator:
         Raises:
             ModelError: the network failed, such as by running out of memory.
         """
+        return self.begin(images, boxes)()
+
+    def begin(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
+    ) -> Callable[[], list[tuple[Float32, Float32]]]:
+        """Begin what `estimate` does; what is returned waits for it and returns it. Between the two the calling thread
+        may begin more, which comes behind it: so neither the device nor a worker waits for that thread.
+
+        Raises, like what is returned, `ModelError`.
+        """
         counts = [len(some) for some in boxes]
         with torch.inference_mode(), run_errors(self.name, self.device, "--pose-batch"):
             if self.device.type == "cpu":
                 # The whole way on the workers, so that none of them waits while crops are cut or heatmaps read.
                 limit = min(self._max_batch, part_sizes(max(1, sum(counts)))[0])
-                found = each(lambda batch: self._of_batch(images, boxes, batch), list(_batches(counts, limit)))
+                parts = begin(lambda batch: self._of_batch(images, boxes, batch).numpy(), [*_batches(counts, limit)])
             else:
-                found = [self._of_batch(images, boxes, batch) for batch in _batches(counts, self._max_batch)]
-        people = np.concatenate([np.zeros((0, self.keypoint_count, 3), np.float32), *found])
-        ends = np.cumsum([len(b) for b in boxes])[:-1]
-        of_images = np.split(people, ends) if len(boxes) else []
-        return [(np.ascontiguousarray(of[..., :2]), np.ascontiguousarray(of[..., 2])) for of in of_images]
+                parts = [fetch(self._of_batch(images, boxes, batch)) for batch in _batches(counts, self._max_batch)]
+
+        def finish() -> list[tuple[Float32, Float32]]:
+            with run_errors(self.name, self.device, "--pose-batch"):
+                found = [_defined(part()) for part in parts]
+            people = np.concatenate([np.zeros((0, self.keypoint_count, 3), np.float32), *found])
+            ends = np.cumsum(counts)[:-1]
+            of_images = np.split(people, ends) if counts else []
+            return [(np.ascontiguousarray(of[..., :2]), np.ascontiguousarray(of[..., 2])) for of in of_images]
+
+        return finish
 
     def _of_batch(
         self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes], batch: Sequence[tuple[int, int, int]]
-    ) -> Float32:
+    ) -> torch.Tensor:
         """Return (M, K, 3) of the people in `batch`: (image, first person, person after the last)."""
         crops, regions = self.prepare(
             [images[image] for image, _, _ in batch], [boxes[image][first:stop] for image, first, stop in batch]
         )
-        return self.decode(self.forward(crops), regions)
+        return self._decode(self.forward(crops), regions)
 
     def prepare(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the people of `images`, as `estimate` takes them, as the network wants them.
@@ -159,11 +175,18 @@ class PoseEstimator:
 
     def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> Float32:
         """Return (M, K, 3) float32: x and y in pixels of the frame, score; see `estimate`."""
+        return _defined(self._decode(heatmaps, regions).cpu().numpy())
+
+    def _decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
         cells, scores = decode_heatmaps(heatmaps, self._blur)
         keypoints = to_frame(cells, regions, height=heatmaps.shape[-2], width=heatmaps.shape[-1])
-        people: Float32 = torch.cat([keypoints, scores[..., None]], dim=-1).cpu().numpy()
-        people[~np.isfinite(people).all(axis=-1)] = np.nan, np.nan, 0
-        return people
+        return torch.cat([keypoints, scores[..., None]], dim=-1)
+
+
+def _defined(people: Float32) -> Float32:
+    """Return `people` (M, K, 3), in which keypoints that are not finite become NaN with a score of 0."""
+    people[~np.isfinite(people).all(axis=-1)] = np.nan, np.nan, 0
+    return people
 
 
 def _batches(counts: Sequence[int], limit: int) -> Iterator[list[tuple[int, int, int]]]:

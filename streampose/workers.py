@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -52,10 +52,15 @@ def each(work: Callable[[Part], Found], parts: Sequence[Part]) -> list[Found]:
 
     Raises what `work` raises, for the first part that fails.
     """
+    return [finish() for finish in begin(work, parts)]
+
+
+def begin(work: Callable[[Part], Found], parts: Sequence[Part]) -> list[Callable[[], Found]]:
+    """Begin what `each` does; each of what it returns waits for a part's result and returns it, or raises."""
     if _is_worker():
-        return [work(part) for part in parts]
+        return [partial(work, part) for part in parts]
     pool = _workers().pool
-    return [future.result() for future in [pool.submit(_without_gradients, work, part) for part in parts]]
+    return [pool.submit(_without_gradients, work, part).result for part in parts]
 
 
 def worker_count() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -117,6 +117,11 @@ class FakePose:
     def __init__(self, fault: Fault = NO_FAULT) -> None:
         self.fault = fault
         self.batches: list[int] = []
+
+    def begin(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
+    ) -> Callable[[], list[tuple[Float32, Float32]]]:
+        return lambda: self.estimate(images, boxes)
 
     def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
         self.batches.append(sum(len(some) for some in boxes))

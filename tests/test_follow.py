@@ -486,6 +486,11 @@ class WalkingPose:
         self.seconds = seconds
         self.batches: list[int] = []
 
+    def begin(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
+    ) -> Callable[[], list[tuple[Float32, Float32]]]:
+        return lambda: self.estimate(images, boxes)
+
     def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
         time.sleep(self.seconds)
         self.batches.append(len(images))

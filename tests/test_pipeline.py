@@ -6,7 +6,8 @@ Each time: the right error with its cause, everything before it delivered in ord
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from tests.fakes import (
     FakeSource,
     FakeWindow,
     Fault,
+    index_of,
 )
 
 COUNT = 40
@@ -150,6 +152,58 @@ def test_a_step_that_raises_ends_the_run_behind_the_frames_before_it(step: str, 
     assert "\n" not in str(error)
     assert isinstance(pipe.sources[0], FakeSource)
     assert pipe.sources[0].closed >= 1
+
+
+class WatchedPose(FakePose):
+    """Tells when a batch is begun and when it is waited for."""
+
+    def __init__(self, bad: int | None = None) -> None:
+        super().__init__()
+        self.bad = bad
+        self.begun = 0
+        self.order: list[tuple[str, int]] = []
+
+    def begin(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
+    ) -> Callable[[], list[tuple[np.ndarray, np.ndarray]]]:  # type: ignore[type-arg]
+        if self.bad in map(index_of, images):
+            raise Boom(f"at {self.bad}")
+        number, self.begun = self.begun, self.begun + 1
+        self.order.append(("begin", number))
+        time.sleep(0.01)  # meanwhile frames gather
+        finish = super().begin(images, boxes)
+
+        def wait() -> list[tuple[np.ndarray, np.ndarray]]:  # type: ignore[type-arg]
+            self.order.append(("finish", number))
+            return finish()
+
+        return wait
+
+
+def test_a_batch_of_a_recording_is_begun_before_the_one_before_is_waited_for() -> None:
+    pose = WatchedPose()
+    assert run(Pipeline([Feed(FakeSource())], FakeDetector(), pose, None, pose_batch=4)) == (list(range(COUNT)), None)
+    place = {step: pose.order.index(step) for step in pose.order}
+    last = pose.begun - 1
+    assert [number for step, number in pose.order if step == "finish"] == list(range(last + 1))
+    overlapping = sum(place["begin", number + 1] < place["finish", number] for number in range(last))
+    assert overlapping > last / 2 > 2
+    assert all(place["begin", number + 2] > place["finish", number] for number in range(last - 1)), "and no further"
+
+
+def test_a_live_frame_does_not_wait_behind_another() -> None:
+    pose = WatchedPose()
+    with Pipeline([Feed(FakeSource(is_live=True))], FakeDetector(), pose, None) as pipe:
+        assert sum(1 for _ in pipe) > 0
+    assert pose.order == [(step, number) for number in range(pose.begun) for step in ("begin", "finish")]
+
+
+def test_a_batch_that_cannot_be_begun_fails_behind_the_one_before() -> None:
+    pipe = Pipeline([Feed(FakeSource())], FakeDetector(), WatchedPose(bad=BAD), None, pose_batch=4)
+    indices, error = run(pipe)
+    assert indices == list(range(BAD))
+    assert isinstance(error, ModelError)
+    assert f"at {BAD}" in str(error)
 
 
 class OutOfMemoryPose(FakePose):

@@ -13,6 +13,7 @@ import torch
 from transformers import VitPoseForPoseEstimation
 from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImageProcessorPil
 
+from streampose.device import fetch
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes
 from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE, assets_folder, demo_clip, resolve
@@ -95,6 +96,26 @@ def test_pictures_of_several_sizes_as_one_by_one(bundled, demo) -> None:
             ((alone, its_scores),) = bundled.estimate([image], [some[person : person + 1]])
             np.testing.assert_allclose(keypoints[person], alone[0], atol=0.02)
             np.testing.assert_allclose(scores[person], its_scores[0], atol=1e-3)
+
+
+def test_more_may_be_begun_before_the_first_is_waited_for(bundled, demo) -> None:
+    (first, boxes, _), (second, more, _), _ = demo
+    expected = [bundled.estimate([first], [boxes]), bundled.estimate([second], [more])]
+    finish_first, finish_second = bundled.begin([first], [boxes]), bundled.begin([second], [more])
+    for found, ((keypoints, scores),) in zip((finish_first(), finish_second()), expected, strict=True):
+        np.testing.assert_allclose(found[0][0], keypoints, atol=0.02)
+        np.testing.assert_allclose(found[0][1], scores, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_what_is_fetched_is_what_was_there_when_it_was_asked_for() -> None:
+    numbers = torch.arange(1 << 20, dtype=torch.float32, device="cuda")
+    first = fetch(numbers * 2)
+    numbers.add_(1)
+    second = fetch(numbers)
+    np.testing.assert_array_equal(second(), np.arange(1, (1 << 20) + 1))
+    np.testing.assert_array_equal(first(), np.arange(1 << 20) * 2)
 
 
 def test_nobody_and_nothing_are_ordinary(bundled, demo) -> None:
