@@ -442,7 +442,7 @@ class Measurer:
                 some, step = slice(start, start + self._pose_batch), (group[0], start)
                 heatmaps = through("pose network", self._estimator.forward, crops[some], step)
                 with watch("keypoints", step):
-                    poses.append(self._estimator.decode(heatmaps, regions[some]))
+                    poses.append(self._estimator.decode(heatmaps, regions[some]).cpu().numpy())
         of_frames = np.split(np.concatenate(poses), np.cumsum(counts)[:-1])
         with watch("drawing"):
             for frame, some_boxes, pose in zip(frames, found, of_frames, strict=True):

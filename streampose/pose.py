@@ -145,7 +145,7 @@ class PoseEstimator:
         crops, regions = self.prepare(
             [images[image] for image, _, _ in batch], [boxes[image][first:stop] for image, first, stop in batch]
         )
-        return self._decode(self.forward(crops), regions)
+        return self.decode(self.forward(crops), regions)
 
     def prepare(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the people of `images`, as `estimate` takes them, as the network wants them.
@@ -173,11 +173,10 @@ class PoseEstimator:
             heatmaps = (heatmaps + flip_back(mirrored, self.skeleton.flip_pairs)) / 2
         return heatmaps
 
-    def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> Float32:
-        """Return (M, K, 3) float32: x and y in pixels of the frame, score; see `estimate`."""
-        return _defined(self._decode(heatmaps, regions).cpu().numpy())
-
-    def _decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+    def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """Return (M, K, 3) float32 on the network's device: x and y in pixels of the frame, score; what is not finite
+        is still in it, see `estimate`.
+        """
         cells, scores = decode_heatmaps(heatmaps, self._blur)
         keypoints = to_frame(cells, regions, height=heatmaps.shape[-2], width=heatmaps.shape[-1])
         return torch.cat([keypoints, scores[..., None]], dim=-1)

@@ -224,8 +224,8 @@ def test_the_reference_draws_what_the_documentation_draws(tmp_path: Path) -> Non
 class Shifted(PoseEstimator):
     """The real one, whose keypoints come out a little to the right."""
 
-    def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> Float32:
-        return super().decode(heatmaps, regions) + np.array([0.25, 0, 0], np.float32)
+    def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        return super().decode(heatmaps, regions) + torch.tensor([0.25, 0, 0])
 
 
 def test_no_speed_is_told_of_keypoints_that_differ() -> None:
