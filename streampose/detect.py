@@ -389,8 +389,11 @@ class HubDetector(PersonDetector):
         self._dtype = dtype
         self._threshold = threshold
 
-    def prepare(self, images: Sequence[Tensor], shrinks: Sequence[Shrink | None] | None = None) -> Any:  # noqa: ARG002
-        """Return the images as transformers' processor prepares them, on the network's device."""
+    def prepare(self, images: Sequence[Tensor], shrinks: Sequence[Shrink | None] | None = None) -> Any:
+        """Return the images as transformers' processor, which shrinks them itself, prepares them, on the network's
+        device.
+        """
+        del shrinks
         pictures = [image.flip(-1).cpu().numpy() for image in images]
         inputs = self._processor(images=pictures, input_data_format="channels_last", return_tensors="pt")
         return inputs.to(self.device)

@@ -99,8 +99,7 @@ def fetch(tensor: torch.Tensor) -> Callable[[], npt.NDArray[Any]]:
     # Only into pinned memory the device copies by itself.
     here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     here.copy_(tensor, non_blocking=True)
-    is_here = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    is_here.record(torch.cuda.current_stream(tensor.device))
+    is_here = torch.cuda.current_stream(tensor.device).record_event()
 
     def wait() -> npt.NDArray[Any]:
         is_here.synchronize()

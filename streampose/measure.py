@@ -141,11 +141,8 @@ class _Ready:
         shape = (len(people), like.keypoint_count)
         self._pose = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
 
-    def detect(
-        self,
-        images: Sequence[torch.Tensor],
-        shrinks: Sequence[Shrink | None] | None = None,  # noqa: ARG002
-    ) -> list[Boxes]:
+    def detect(self, images: Sequence[torch.Tensor], shrinks: Sequence[Shrink | None] | None = None) -> list[Boxes]:
+        del shrinks
         return [self._boxes] * len(images)
 
     def begin(

@@ -378,25 +378,14 @@ class Pipeline:
         begun: Callable[[], None] | None = None
         try:
             while True:
-                try:
-                    items = self._detected.take_batch(
-                        self._pose_batch,
-                        weigh=lambda item: 0 if isinstance(item[1], Ending) else len(item[1].boxes),
-                        most=BATCH_FRAMES,
-                        fill_s=self._fill_s,
-                        timeout_s=None if begun is None else 0.0,
-                    )
-                except Empty:
-                    before, begun = begun, None
-                else:
-                    if self._any_live:  # a frame that waits behind another only gets old
-                        with self._pace.posing():
-                            self._begin_poses(items)()
-                        continue
+                items = self._take_detected(timeout_s=None if begun is None else 0.0)
+                with self._pace.posing():
                     # Begun before the one before is waited for: the network goes from one to the next.
-                    before, begun = begun, self._begin_poses(items)
-                if before is not None:
-                    before()
+                    before, begun = begun, self._begin_poses(items) if items else None
+                    if self._any_live:  # where a frame that waits behind another only gets old
+                        before, begun = begun, None
+                    if before is not None:
+                        before()
         except (Finished, Closed):
             pass
         except BaseException as error:
@@ -410,6 +399,18 @@ class Pipeline:
             self._detected.close()
             for lane in self._lanes:
                 lane.posed.finish(failure)
+
+    def _take_detected(self, timeout_s: float | None) -> list[tuple[_Lane, Detected | Ending]]:
+        """Return what fills a pose batch; nothing where nothing has come within `timeout_s`."""
+        with suppress(Empty):
+            return self._detected.take_batch(
+                self._pose_batch,
+                weigh=lambda item: 0 if isinstance(item[1], Ending) else len(item[1].boxes),
+                most=BATCH_FRAMES,
+                fill_s=self._fill_s,
+                timeout_s=timeout_s,
+            )
+        return []
 
     def _begin_poses(self, items: Sequence[tuple[_Lane, Detected | Ending]]) -> Callable[[], None]:
         """Begin with the people of detected frames; what is returned waits for their poses and hands them on."""

@@ -21,7 +21,7 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2  # before av, else windows hang: see sinks/window.py
 
@@ -344,19 +344,22 @@ def shrinking(frame: VideoFrame) -> Shrink | None:
         return None
 
     def shrink(height: int, width: int) -> Image:
-        reformatter = getattr(_of_thread, "reformatter", None)
-        if reformatter is None:  # it keeps its tables for the sizes that it was last given
-            reformatter = _of_thread.reformatter = VideoReformatter()
-        bgr: Any = reformatter.reformat(frame, width, height, "bgr24", interpolation=_AREA, threads=1).to_ndarray()
-        shrunk: Image = bgr
-        return shrunk
+        shrunk = _of_thread.reformatter.reformat(frame, width, height, "bgr24", interpolation=_AREA, threads=1)
+        return cast(Image, shrunk.to_ndarray())
 
     return shrink
 
 
 _AREA = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 """With the flags that keep the colour of a pixel to itself."""
-_of_thread = threading.local()
+
+
+class _OfThread(threading.local):
+    def __init__(self) -> None:
+        self.reformatter = VideoReformatter()  # with its tables for the sizes that it was last given
+
+
+_of_thread = _OfThread()
 
 
 class _Orientation(NamedTuple):

@@ -36,6 +36,7 @@ class Demo(NamedTuple):
 
 CPU = torch.device("cpu")
 DTYPES = ["auto"]
+# Full precision takes four times as long where there is half; tests/test_labelled.py looks at it there.
 if pick_dtype("auto", CPU) != torch.float32:
     DTYPES += [pytest.param("float32", marks=pytest.mark.long)]
 

@@ -153,9 +153,9 @@ def test_a_live_source_too_fast_for_the_networks_drops_and_stays_fresh() -> None
 
 
 class SlowDetector(FakeDetector):
-    def detect(self, images, shrinks=None):  # type: ignore[no-untyped-def]
+    def detect(self, images: Sequence[torch.Tensor], *_: object) -> list[Boxes]:
         time.sleep(0.03)
-        return super().detect(images, shrinks)
+        return super().detect(images)
 
 
 def test_people_of_a_live_source_do_not_wait_for_the_pose_network() -> None:

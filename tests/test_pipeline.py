@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from streampose.errors import AnnotateError, ModelError, SinkError, SourceError, StalledError, StreamposeError
-from streampose.frames import Boxes, Result
+from streampose.frames import Boxes, Float32, Result
 from streampose.pipeline import Feed, Pipeline
 from streampose.sinks import Sink
 from tests.fakes import (
@@ -165,7 +165,7 @@ class WatchedPose(FakePose):
 
     def begin(
         self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
-    ) -> Callable[[], list[tuple[np.ndarray, np.ndarray]]]:  # type: ignore[type-arg]
+    ) -> Callable[[], list[tuple[Float32, Float32]]]:
         if self.bad in map(index_of, images):
             raise Boom(f"at {self.bad}")
         number, self.begun = self.begun, self.begun + 1
@@ -173,7 +173,7 @@ class WatchedPose(FakePose):
         time.sleep(0.01)  # meanwhile frames gather
         finish = super().begin(images, boxes)
 
-        def wait() -> list[tuple[np.ndarray, np.ndarray]]:  # type: ignore[type-arg]
+        def wait() -> list[tuple[Float32, Float32]]:
             self.order.append(("finish", number))
             return finish()
 
