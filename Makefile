@@ -27,7 +27,7 @@ check: .venv/ready-tests
 
 # Put the help texts of the program into the README.
 readme: .venv/ready
-	$(BIN)/python tests/readme_help.py
+	$(BIN)/python -m tools.readme_help
 
 clean:
 	rm -rf .venv out build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -19,7 +19,7 @@ from streampose.errors import (
 )
 from streampose.frames import Boxes, Frame, People, Result, RunInfo, Skeleton, SourceInfo
 from streampose.inputs import Input
-from streampose.sinks import Sink
+from streampose.sinks.sink import Sink
 
 __all__ = [
     "AnnotateError",

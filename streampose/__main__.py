@@ -2,6 +2,6 @@
 
 import sys
 
-from streampose.cli import main
+from streampose.cli.main import main
 
 sys.exit(main())

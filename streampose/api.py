@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from streampose.errors import UsageError, redact_address
 from streampose.inputs import Input
-from streampose.models import DEFAULT_DETECTOR, DEFAULT_POSE
-from streampose.sinks import Sink
+from streampose.networks.checkpoints import DEFAULT_DETECTOR, DEFAULT_POSE
+from streampose.sinks.sink import Sink
 
 if TYPE_CHECKING:
     from streampose.annotate import Style
-    from streampose.detect import PersonDetector
     from streampose.frames import SourceInfo
-    from streampose.geometry import Blur
-    from streampose.pipeline import Pipeline
-    from streampose.pose import PoseEstimator
-    from streampose.sources import Source
+    from streampose.networks.detector import PersonDetector
+    from streampose.networks.geometry import Blur
+    from streampose.networks.pose import PoseEstimator
+    from streampose.pipeline.pipeline import Pipeline
 
 log = logging.getLogger("streampose")
 
@@ -111,15 +110,17 @@ def stream(
     dtype = str(dtype).removeprefix("torch.")
     if detect_every != "auto" and not (isinstance(detect_every, int) and detect_every >= 1):
         raise UsageError(f"no detection every {detect_every!r} frames: a whole number from 1, or auto")
+    from streampose.sources.open import open_source
+
     with ExitStack() as opened:
-        origins = [opened.enter_context(_open(one, is_alone=len(inputs) == 1)) for one in inputs]
+        origins = [opened.enter_context(open_source(one, is_alone=len(inputs) == 1)) for one in inputs]
         sinks = _open_sinks(opened, [origin.info for origin in origins], wanted, overwrite, segment_s)
         # Behind the cheap checks, because these imports take seconds.
         from streampose.annotate import Annotator
-        from streampose.detect import load_detector
-        from streampose.device import default_batches, pick_device, pick_dtype
-        from streampose.pipeline import Feed, Pipeline
-        from streampose.pose import DEFAULT_BLUR, PoseEstimator
+        from streampose.networks.detector import load_detector
+        from streampose.networks.device import default_batches, pick_device, pick_dtype
+        from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
+        from streampose.pipeline.pipeline import Feed, Pipeline
 
         where = pick_device(device)
         precision = pick_dtype(dtype, where)
@@ -225,21 +226,3 @@ def _listed(values: Any, kind: type) -> list[Any]:
     if values is None:
         return []
     return [values] if isinstance(values, str | os.PathLike | kind) else list(values)
-
-
-def _open(one: Input, *, is_alone: bool) -> Source:
-    from streampose.live import is_live_text, open_live
-    from streampose.sources import open_source
-
-    if not isinstance(one.source, str) or not is_live_text(one.source):
-        return open_source(one.source, name=one.name)
-    return open_live(
-        one.source,
-        name=one.name,
-        give_up_after_s=0.0 if one.give_up_after_s is None and is_alone else one.give_up_after_s,
-        freshness_s=one.freshness_s,
-        rtsp_transport=one.rtsp_transport,
-        size=one.size,
-        fps=one.fps,
-        input_format=one.input_format,
-    )

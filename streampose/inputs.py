@@ -7,9 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streampose.errors import UsageError, redact_address
-from streampose.sinks import Sink
+
+if TYPE_CHECKING:
+    from streampose.sinks.sink import Sink
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<source>.+)", re.DOTALL)
 _BADLY_NAMED = re.compile(r"([^=/:]*)=[A-Za-z][A-Za-z0-9+.-]*://")
@@ -20,7 +23,7 @@ class Input:
     """One source of a run."""
 
     source: str | os.PathLike[str]
-    """As `streampose.sources.open_source` takes it."""
+    """As `streampose.sources.open.open_source` takes it."""
     name: str | None = None
     """Its `source_id`: what frames and data carry and `{source}` in a sink stands for; None makes one from the text."""
     to: Sequence[str | os.PathLike[str] | Sink] | None = None

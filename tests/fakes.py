@@ -13,7 +13,7 @@ import torch
 
 from streampose.frames import Boxes, Float32, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
 from streampose.meter import SourceMeter
-from streampose.sinks import Sink
+from streampose.sinks.sink import Sink
 
 SKELETON = Skeleton(("head", "hand", "foot"), ((0, 1), (0, 2)), ())
 WIDTH, HEIGHT = 32, 24

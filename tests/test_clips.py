@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 import pytest
 
-from streampose.sinks.keypoints import read_poses
-from tests.test_cli import PROJECT
+from streampose.sinks.poses import read_poses
+from tests.cli.test_cli import PROJECT
 
 pytestmark = pytest.mark.long
 

@@ -18,9 +18,9 @@ import supervision as sv
 import torch
 
 from streampose._version import __version__
-from streampose.device import pick_dtype
-from streampose.models import assets_folder, demo_clip
-from streampose.sinks.keypoints import read_poses
+from streampose.networks.checkpoints import assets_folder, demo_clip
+from streampose.networks.device import pick_dtype
+from streampose.sinks.poses import read_poses
 
 LEAST_FOUND = 0.94
 """Of the people with 12 or more visible joints, at IoU 0.5. The Hugging Face reference chain: 0.969."""

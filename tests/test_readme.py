@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.readme_help import README, with_help
+from tools.readme_help import README, with_help
 
 
 def test_the_help_in_the_readme_is_the_programs() -> None:

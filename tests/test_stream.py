@@ -15,8 +15,8 @@ import supervision as sv
 
 import streampose
 from streampose.frames import Result, RunInfo
-from streampose.workers import worker_count
-from tests import networks
+from streampose.networks.workers import worker_count
+from tests import tiny as networks
 from tests.clips import make_clip, read_number
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from streampose.sinks.keypoints import read_poses
-from tests import networks
+from streampose.sinks.poses import read_poses
+from tests import tiny as networks
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -86,7 +86,7 @@ def test_the_demo_runs_offline_from_any_folder(wheel: Path, tmp_path: Path) -> N
     assert run.returncode == 0, run.stderr
     assert len(list(read_poses(elsewhere / "out.jsonl")[1])) == 200
     where = subprocess.run(
-        [str(python), "-c", "import streampose, streampose.models; print(streampose.models.assets_folder())"],
+        [str(python), "-c", "from streampose.networks.checkpoints import assets_folder; print(assets_folder())"],
         cwd=elsewhere,
         env=environment,
         capture_output=True,
@@ -95,7 +95,11 @@ def test_the_demo_runs_offline_from_any_folder(wheel: Path, tmp_path: Path) -> N
     )
     assert where.stdout.startswith(str(tmp_path))
     listed = subprocess.run(
-        [str(python), "-c", "from streampose.models import *; [resolve(n) for n in (DEFAULT_POSE, DEFAULT_DETECTOR)]"],
+        [
+            str(python),
+            "-c",
+            "from streampose.networks.checkpoints import *; [resolve(n) for n in (DEFAULT_POSE, DEFAULT_DETECTOR)]",
+        ],
         cwd=elsewhere,
         env=environment,
         timeout=120,

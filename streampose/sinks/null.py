@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streampose.frames import Result, RunInfo
-from streampose.sinks import Sink
+from streampose.sinks.sink import Sink
 
 
 class NullSink(Sink):

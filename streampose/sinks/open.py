@@ -8,12 +8,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from streampose.errors import UsageError, redact_address
-from streampose.sinks import Sink
-from streampose.sinks.keypoints import KeypointsSink
 from streampose.sinks.null import NullSink
-from streampose.sinks.pictures import PICTURE_SUFFIXES, PictureSink, PicturesSink
+from streampose.sinks.poses import KeypointsSink
 from streampose.sinks.publish import SCHEMES, PublishSink
 from streampose.sinks.segments import SegmentsSink
+from streampose.sinks.sink import Sink
+from streampose.sinks.stills import PICTURE_SUFFIXES, PictureSink, PicturesSink
 from streampose.sinks.video import VIDEO_FORMATS, VideoFileSink
 from streampose.sinks.window import WindowSink
 

@@ -47,7 +47,8 @@ from av.video.frame import PictureType
 from streampose.addresses import for_ffmpeg
 from streampose.errors import SinkError, UsageError, describe, redact_address
 from streampose.frames import Image, Result, RunInfo
-from streampose.sinks import Sink, publisher
+from streampose.sinks import publisher
+from streampose.sinks.sink import Sink
 from streampose.sinks.video import Canvas, frame_rate
 
 log = logging.getLogger("streampose")

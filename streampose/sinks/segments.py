@@ -10,7 +10,7 @@ from pathlib import Path
 
 from streampose.errors import UsageError
 from streampose.frames import Result, RunInfo
-from streampose.sinks import Sink
+from streampose.sinks.sink import Sink
 from streampose.sinks.target import check_folder, make_folder, name_of
 from streampose.sinks.video import VideoFileSink
 

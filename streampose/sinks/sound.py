@@ -20,7 +20,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from streampose.errors import describe
-from streampose.sources import PICTURES_PER_S, open_recording, video_stream
+from streampose.sources.recorded import PICTURES_PER_S, open_recording, video_stream
 
 log = logging.getLogger("streampose")
 

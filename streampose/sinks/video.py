@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 from streampose.errors import SinkError, describe
 from streampose.frames import Image, Result, RunInfo, SourceInfo
-from streampose.sinks import Sink
+from streampose.sinks.sink import Sink
 from streampose.sinks.sound import Sound
 from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle
 

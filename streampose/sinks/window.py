@@ -17,7 +17,7 @@ import numpy as np
 
 from streampose.errors import SinkError, describe
 from streampose.frames import Image, Result, RunInfo
-from streampose.sinks import Sink
+from streampose.sinks.sink import Sink
 from streampose.sinks.video import letterboxed
 
 MAX_WIDTH, MAX_HEIGHT = 1280, 800

@@ -1,0 +1,1 @@
+"""Measures the speed of the pipeline against the loop of the ViTPose documentation."""

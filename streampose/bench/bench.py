@@ -1,0 +1,527 @@
+"""Measures how fast a source goes through a pair of networks: the pipeline, the loop of the ViTPose documentation and
+the networks alone, in turn in one run. The figures of the README come from here.
+
+What the measured pipeline found is compared with the reference's results for the same frames; where they differ by more
+than `streampose.bench.agreement` allows, no speed is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from streampose._version import __version__
+from streampose.bench.agreement import AGREEMENT, Comparison
+from streampose.bench.measure import NETWORKS, OF_PEOPLE, STAGES, Costs, Measurer, make_up, torch_threads
+from streampose.bench.reference import ReferenceLoop
+from streampose.errors import UsageError, redact_address
+from streampose.frames import Boxes, Frame
+from streampose.networks.checkpoints import Checkpoint, resolve
+from streampose.networks.detector import PersonDetector, load_detector
+from streampose.networks.device import default_batches, pick_device, pick_dtype
+from streampose.networks.pose import PoseEstimator
+from streampose.sources.open import is_live_text
+
+_log = logging.getLogger("streampose")
+
+PEOPLE_COUNTS = (0, 1, 2, 5, 10, 20, 50)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+SOURCE_COUNTS = (1, 2, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long the bench takes."""
+
+    rounds: int
+    """How often reference, pipeline and networks take their turns; medians are over these."""
+    run_s: float
+    """About so long the pipeline runs in a turn."""
+    first_frames: int
+    """Of the run that warms up; no run has fewer by itself."""
+    reference_frames: int
+    """Over all rounds."""
+    sample_frames: int
+    """Of which the stages are timed."""
+    repeats: int
+    """Of each measurement of a stage."""
+    batch_sizes: Sequence[int] = BATCH_SIZES
+
+
+FULL = Effort(rounds=5, run_s=10.0, first_frames=48, reference_frames=20, sample_frames=8, repeats=7)
+QUICK = Effort(
+    rounds=2, run_s=1.0, first_frames=16, reference_frames=4, sample_frames=4, repeats=3, batch_sizes=(1, 2, 4, 8)
+)
+
+
+def fit_cost(people: Sequence[int], cost: Sequence[float]) -> tuple[float, float]:
+    """Return a and b of `cost = a + b * people`, such that the errors relative to the costs are least in squares."""
+    slope, offset = np.polyfit(people, cost, 1, w=1 / np.asarray(cost))
+    return float(offset), float(slope)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured, in the units of the names; medians over the rounds where there are several."""
+
+    source: str
+    width: int
+    height: int
+    people_per_frame: float
+    frames_per_run: int
+    rounds: int
+    machine: str
+    """The processor's name."""
+    cores: int
+    device: str
+    device_name: str
+    dtype: str
+    is_compiled: bool
+    torch_threads: int
+    versions: dict[str, str]
+    detector: str
+    pose: str
+    detect_batch: int
+    pose_batch: int
+
+    reference_fps: float
+    """The reference loop on `reference_frames` of the same frames, spread evenly; their pictures were read before."""
+    pipeline_fps: float
+    """The pipeline, reading and drawing included."""
+    ceiling_fps: float
+    """The two networks alone; see `Measurer.networks_alone`."""
+    share_of_ceiling: float
+    ratio_to_reference: float
+    fps_of_rounds: dict[str, list[float]]
+    reference_frames: int
+    reference_people_per_frame: float
+
+    keypoint_difference_px: float | None
+    """99th percentile of the distance from the reference's keypoints given the same boxes; None where nobody was there.
+    """
+    keypoint_difference_max_px: float | None
+    keypoint_difference_p95_cells: float | None
+    """95th percentile in heatmap cells of the person."""
+    keypoints_compared: int
+    chain_difference_px: float | None
+    """99th percentile for the whole chain, each with its own boxes, over the people that both found."""
+    chain_difference_max_px: float | None
+    people_matched: float
+    """Share of people, 0..1, that both found: twice the pairs over all boxes of both."""
+
+    stages: list[dict[str, Any]]
+    """Each `stage`'s own `ms_per_frame` and `ms_per_person` (None where the work is the frame's) in the pipeline's
+    batches, by the clock, and `cpu_ms_per_frame`, processor time over all cores."""
+    host_ms_per_frame: float
+    host_ms_per_person: float
+    """Processor time of everything but the networks and reading, with one thread: a + b * people."""
+    by_people: list[dict[str, float]]
+    """`people` a frame: `host_ms` a frame on one core and `networks_ms` a frame."""
+    by_batch: list[dict[str, float]]
+    """`batch`: `detector_ms` and `pose_ms` for the whole batch."""
+    by_sources: list[dict[str, float]]
+    """`sources` of the same recording at once: `fps` over all of them."""
+
+    latency_ms: dict[str, float | None]
+    """From capture to output in the pipeline's runs on the recording, whose channels are full: p50, p95, p99."""
+    live: dict[str, Any]
+    """The recording played as a live source at its own rate, `fps`: `fps_in`, `fps_out`, `dropped` by cause,
+    `latency_ms`, `stages_ms`, the sum of the stages' own times for a frame by itself, and `latency_to_stages`, p50 over
+    that."""
+    peak_memory_mb: float
+    """The process's resident memory at most, before the reference was loaded."""
+    peak_device_memory_mb: float | None
+    """What torch allocated on CUDA at most, likewise."""
+
+
+def run_bench(
+    source: str,
+    *,
+    pose: str,
+    detector: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    detect_batch: int | None = None,
+    pose_batch: int | None = None,
+    frames: int | None = None,
+    reference_frames: int | None = None,
+    quick: bool = False,
+    compile: bool = False,
+) -> Report:
+    """Load the networks and measure them on `source`, a recording; the arguments are those of `streampose.stream`.
+
+    Args:
+        frames: of the recording in each run, played again where it is shorter; None takes what lasts some seconds.
+        reference_frames: that the reference, which is slow, goes through in all.
+        quick: measure shortly.
+        compile: measure compiled networks, on an accelerator.
+
+    Raises:
+        UsageError: a value that cannot be right, a source that is no recording.
+        SourceError, ModelError: what cannot be opened; results that differ from the reference's.
+    """
+    if is_live_text(source):
+        raise UsageError(f"{redact_address(source)} can be read only once: measure a file, or demo")
+    where = pick_device(device)
+    precision = pick_dtype(dtype, where)
+    if compile and where.type == "cpu":
+        raise UsageError("nothing is compiled on a CPU: leave --compile out")
+    usual = default_batches(where)
+    detect_batch, pose_batch = detect_batch or usual[0], pose_batch or usual[1]
+    threshold = box_threshold(resolve(detector))
+    people = load_detector(detector, device=where, dtype=precision, threshold=threshold, max_batch=detect_batch)
+    # The reference decodes so.
+    estimator = PoseEstimator(pose, device=where, dtype=precision, blur="hf", max_batch=pose_batch)
+    if compile:
+        people.compile(waits=True)
+        estimator.compile(waits=True)
+    return measure(
+        source,
+        people,
+        estimator,
+        dtype=precision,
+        threshold=threshold,
+        detect_batch=detect_batch,
+        pose_batch=pose_batch,
+        is_compiled=compile,
+        frames=frames,
+        reference_frames=reference_frames,
+        effort=QUICK if quick else FULL,
+    )
+
+
+def box_threshold(detector: Checkpoint) -> float:
+    """Return the least score of a box that the pipeline takes by itself, for the reference to take the same."""
+    return 0.25 if detector.config.get("streampose_task") == "person-detection" else 0.3
+
+
+def measure(
+    source: str,
+    detector: PersonDetector,
+    estimator: PoseEstimator,
+    *,
+    dtype: torch.dtype,
+    threshold: float,
+    detect_batch: int,
+    pose_batch: int,
+    effort: Effort,
+    is_compiled: bool = False,
+    frames: int | None = None,
+    reference_frames: int | None = None,
+) -> Report:
+    """Measure loaded networks; `dtype`, `threshold` and `is_compiled` tell how they were loaded, see `run_bench`."""
+    device = estimator.device
+    measurer = Measurer(
+        source, detector, estimator, detect_batch=detect_batch, pose_batch=pose_batch, repeats=effort.repeats
+    )
+    _log.info("bench: first run")
+    first = measurer.run(frames or effort.first_frames)
+    peak_mb, peak_device_mb = _peak_memory_mb(device)
+    count = frames or max(effort.first_frames, round(first.fps * effort.run_s))
+    sample = measurer.read(_spread(count, effort.sample_frames))
+    found = [measurer.detect(frame) for frame in sample]
+    if len({frame.image.shape for frame in sample}) > 1:
+        raise UsageError(f"{source} holds pictures of several sizes: measure those of one size")
+
+    reference = ReferenceLoop(
+        resolve(detector.name), resolve(estimator.name), device=device, threshold=threshold, labels=detector.label_of
+    )
+    reference.run(sample[0].image)  # the first time is slower
+    wanted = max(effort.rounds, reference_frames or effort.reference_frames)
+    rounds = _take_turns(measurer, reference, sample, found, count, effort.rounds, wanted, dtype)
+    reference_fps, pipeline_fps, ceiling_fps = (float(np.median(fps)) for fps in rounds.fps.values())
+
+    _log.info("bench: stages")
+    costs = measurer.reading(min(count, 100)) + measurer.stages(sample)
+    costs += measurer.hand_over(sample[0], found[0])
+    by_people, (host_frame_s, host_person_s) = _growth_with_people(measurer, sample, found)
+    _log.info("bench: batches, sources, a live run")
+    by_batch = [
+        {"batch": size, "detector_ms": detector_s * 1e3, "pose_ms": pose_s * 1e3}
+        for size in effort.batch_sizes
+        for detector_s, pose_s in [measurer.batch_s(sample, found, size)]
+    ]
+    by_sources = [
+        {"sources": sources, "fps": measurer.run(max(1, count // sources), sources=sources).fps}
+        for sources in SOURCE_COUNTS
+    ]
+    height, width = sample[0].image.shape[:2]
+    comparison, people_per_frame = rounds.comparison, float(np.mean(rounds.people))
+    in_sample = float(np.mean([len(boxes) for boxes in found]))
+    return Report(
+        source=redact_address(source),
+        width=width,
+        height=height,
+        people_per_frame=people_per_frame,
+        frames_per_run=count,
+        rounds=effort.rounds,
+        machine=_processor(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        device=str(device),
+        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        dtype=_name_of(dtype),
+        is_compiled=is_compiled,
+        torch_threads=torch.get_num_threads(),
+        versions=_versions(),
+        detector=detector.name,
+        pose=estimator.name,
+        detect_batch=detect_batch,
+        pose_batch=pose_batch,
+        reference_fps=reference_fps,
+        pipeline_fps=pipeline_fps,
+        ceiling_fps=ceiling_fps,
+        share_of_ceiling=pipeline_fps / ceiling_fps,
+        ratio_to_reference=pipeline_fps / reference_fps,
+        fps_of_rounds=rounds.fps,
+        reference_frames=wanted,
+        reference_people_per_frame=rounds.reference_people / wanted,
+        keypoint_difference_px=comparison.same_boxes.percentile_px(99),
+        keypoint_difference_max_px=comparison.same_boxes.percentile_px(100),
+        keypoint_difference_p95_cells=comparison.same_boxes.percentile_cells(95),
+        keypoints_compared=len(comparison.same_boxes.px),
+        chain_difference_px=comparison.chain.percentile_px(99),
+        chain_difference_max_px=comparison.chain.percentile_px(100),
+        people_matched=comparison.matched,
+        stages=[_stage(stage, costs, in_sample) for stage in STAGES],
+        host_ms_per_frame=host_frame_s * 1e3,
+        host_ms_per_person=host_person_s * 1e3,
+        by_people=by_people,
+        by_batch=by_batch,
+        by_sources=by_sources,
+        latency_ms=rounds.latency_ms,
+        live=_live(measurer, sample, found, costs, effort),
+        peak_memory_mb=peak_mb,
+        peak_device_memory_mb=peak_device_mb,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounds:
+    """What the turns of reference, pipeline and networks gave."""
+
+    fps: dict[str, list[float]]
+    """Of every round: `reference`, `pipeline`, `ceiling`."""
+    people: list[int]
+    """In the pipeline's frames."""
+    reference_people: int
+    """In all that the reference saw."""
+    latency_ms: dict[str, float | None]
+    comparison: Comparison
+
+
+def _take_turns(
+    measurer: Measurer,
+    reference: ReferenceLoop,
+    sample: Sequence[Frame],
+    found: Sequence[Boxes],
+    count: int,
+    rounds: int,
+    reference_frames: int,
+    dtype: torch.dtype,
+) -> _Rounds:
+    """Let each go in turn, so that what else the machine does meets all alike; compare the results after each round.
+
+    Raises:
+        ModelError: they differ.
+    """
+    fps: dict[str, list[float]] = {"reference": [], "pipeline": [], "ceiling": []}
+    latencies: list[dict[str, float]] = []
+    people: list[int] = []
+    reference_people, comparison = 0, Comparison()
+    compared = _spread(count, reference_frames)
+    for number in range(rounds):
+        _log.info("bench: round %d of %d", number + 1, rounds)
+        frames = measurer.read(compared[number::rounds])
+        began_s = time.perf_counter()
+        theirs = [reference.run(frame.image) for frame in frames]
+        fps["reference"].append(len(theirs) / (time.perf_counter() - began_s))
+        run = measurer.run(count, keep={frame.index for frame in frames})
+        people = run.people
+        fps["pipeline"].append(run.fps)
+        latencies.append(run.stats["latency_ms"])
+        for frame, of_reference in zip(frames, theirs, strict=True):
+            ours = run.kept[frame.index]
+            rgb = np.ascontiguousarray(frame.image[..., ::-1])
+            with torch.backends.cudnn.flags(allow_tf32=False):  # by default its convolutions are no float32
+                given_ours = reference.estimate(rgb, ours.boxes_xyxy)
+            comparison = comparison.with_frame(ours, of_reference, given_ours, measurer.cells_across)
+            reference_people += len(of_reference[0])
+        comparison.check(AGREEMENT[dtype], f"{measurer.name} in {_name_of(dtype)}")
+        if number == 0:
+            measurer.choose_ceiling(people[: count // 2 + 1], sample, found)
+        fps["ceiling"].append(measurer.networks_alone(people, sample, found))
+    latency_ms: dict[str, float | None] = {
+        name: float(np.median([one[name] for one in latencies])) for name in latencies[0]
+    }
+    return _Rounds(fps, people, reference_people, latency_ms, comparison)
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Return indices of 0..count-1, evenly spread; some are equal where more are wanted than there are."""
+    return [int(index) for index in np.linspace(0, count - 1, wanted).round()]
+
+
+def _stage(stage: str, costs: Costs, people: float) -> dict[str, Any]:
+    frame_ms = costs.wall_s.get(stage, 0.0) * 1e3
+    is_of_people = stage in OF_PEOPLE and people > 0
+    return {
+        "stage": stage,
+        "ms_per_frame": frame_ms,
+        "ms_per_person": frame_ms / people if is_of_people else None,
+        "cpu_ms_per_frame": costs.cpu_s.get(stage, 0.0) * 1e3,
+    }
+
+
+def _growth_with_people(
+    measurer: Measurer, sample: Sequence[Frame], found: Sequence[Boxes]
+) -> tuple[list[dict[str, float]], tuple[float, float]]:
+    """Return `Report.by_people` and, for the host, seconds a frame and seconds a person."""
+    frame, boxes = max(zip(sample, found, strict=True), key=lambda pair: len(pair[1]))
+    height, width = frame.image.shape[:2]
+    rows, host_s = [], []
+    for count in PEOPLE_COUNTS:
+        people = make_up(measurer.examples(boxes, width, height), count, width, height)
+        frames = sample[: max(1, min(4, 20 // max(1, count)))]
+        with torch_threads(1):
+            costs = measurer.stages(frames, [people] * len(frames)) + measurer.hand_over(frame, people)
+        host_s.append(sum(seconds for stage, seconds in costs.cpu_s.items() if stage not in NETWORKS))
+        networks_s = sum(costs.wall_s.get(stage, 0.0) for stage in NETWORKS)
+        rows.append({"people": count, "host_ms": host_s[-1] * 1e3, "networks_ms": networks_s * 1e3})
+    return rows, fit_cost(PEOPLE_COUNTS, host_s)
+
+
+def _live(
+    measurer: Measurer, sample: Sequence[Frame], found: Sequence[Boxes], costs: Costs, effort: Effort
+) -> dict[str, Any]:
+    """Return `Report.live`."""
+    alone = measurer.stages(sample, found, frame_by_frame=True)
+    stages_ms = (sum(alone.wall_s.values()) + costs.wall_s["hand-over"]) * 1e3
+    run = measurer.run(round(measurer.source_fps * max(2.0, effort.run_s)), is_live=True)
+    p50 = run.stats["latency_ms"]["p50"]
+    return {
+        "fps": measurer.source_fps,
+        **{key: run.stats[key] for key in ("fps_in", "fps_out", "dropped", "latency_ms")},
+        "stages_ms": stages_ms,
+        "latency_to_stages": None if p50 is None else p50 / stages_ms,
+    }
+
+
+def _peak_memory_mb(device: torch.device) -> tuple[float, float | None]:
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    resident_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return resident_mb, torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
+
+
+def _processor() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    import supervision
+    import transformers
+
+    return {
+        "streampose": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "supervision": supervision.__version__,
+    }
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def table(report: Report) -> str:
+    """Return the report for people to read, in lines."""
+    of = report
+    kind = f"{of.dtype}, compiled" if of.is_compiled else of.dtype
+    head = [
+        ("source", f"{of.source}, {of.width}x{of.height}, {of.people_per_frame:.1f} people a frame"),
+        ("machine", f"{of.machine}, {of.cores} cores, {of.torch_threads} torch threads"),
+        ("device", of.device if of.device_name == of.machine else f"{of.device}: {of.device_name}"),
+        ("networks", f"{of.detector}, {of.pose}"),
+        ("run", f"{kind}, batches of {of.detect_batch} frames and {of.pose_batch} people"),
+        ("", f"{of.rounds} rounds, {of.frames_per_run} frames each; reference: {of.reference_frames} in all, float32"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in of.versions.items())),
+    ]
+    speeds = [
+        ("speed", "fps", ""),
+        ("reference loop", _number(of.reference_fps), "the ViTPose documentation's"),
+        ("streampose", _number(of.pipeline_fps), f"{of.ratio_to_reference:.1f} times the reference"),
+        ("networks alone", _number(of.ceiling_fps), f"of which streampose reaches {of.share_of_ceiling:.0%}"),
+        *((f"{row['sources']:.0f} sources", _number(row["fps"]), "together") for row in of.by_sources[1:]),
+    ]
+    same = [
+        ("keypoints against the reference", "99 %", "most", "unit"),
+        ("given the same boxes", *map(_number, (of.keypoint_difference_px, of.keypoint_difference_max_px)), "px"),
+        ("each with its own boxes", *map(_number, (of.chain_difference_px, of.chain_difference_max_px)), "px"),
+        ("people that both found", f"{of.people_matched:.1%}", "", ""),
+    ]
+    ratio = of.live["latency_to_stages"]
+    times = "-" if ratio is None else f"{ratio:.1f} times that"
+    latencies = [
+        ("latency", "p50", "p95", "p99", "unit"),
+        ("recording", *map(_number, of.latency_ms.values()), "ms"),
+        (
+            f"live, {of.live['fps_out']:.3g} of {of.live['fps']:.3g} fps",
+            *map(_number, of.live["latency_ms"].values()),
+            "ms",
+        ),
+        ("stages of a frame by itself", _number(of.live["stages_ms"]), "", "", f"ms, live {times}"),
+    ]
+    stages = [
+        ("stage, in batches", "a frame", "a person", "cpu", "unit"),
+        *(
+            (row["stage"], *(_number(row[key]) for key in ("ms_per_frame", "ms_per_person", "cpu_ms_per_frame")), "ms")
+            for row in of.stages
+        ),
+        ("host on one core, a + b people", _number(of.host_ms_per_frame), _number(of.host_ms_per_person), "", "ms"),
+    ]
+    people = [
+        ("people a frame", *(f"{row['people']:.0f}" for row in of.by_people), "unit"),
+        ("host on one core", *(_number(row["host_ms"]) for row in of.by_people), "ms a frame"),
+        ("networks", *(_number(row["networks_ms"]) for row in of.by_people), "ms a frame"),
+    ]
+    batches = [
+        ("size of a batch", *(f"{row['batch']:.0f}" for row in of.by_batch), "unit"),
+        ("detector network", *(_number(row["detector_ms"] / row["batch"]) for row in of.by_batch), "ms a frame"),
+        ("pose network", *(_number(row["pose_ms"] / row["batch"]) for row in of.by_batch), "ms a person"),
+    ]
+    memory = [("memory at most", f"{of.peak_memory_mb:.0f}", "MB")]
+    if of.peak_device_memory_mb is not None:
+        memory.append(("of the device", f"{of.peak_device_memory_mb:.0f}", "MB"))
+    parts: list[Sequence[Sequence[str]]] = [speeds, same, latencies, stages, people, batches, memory]
+    return "\n\n".join(["\n".join(f"{name:10}{text}" for name, text in head), *(_columns(part) for part in parts)])
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of equal length in lines: names and units to the left, numbers to the right."""
+    lines = []
+    for name, *numbers, unit in rows:
+        lines.append(f"{name:32}{''.join(f'{number:>9}' for number in numbers)}  {unit}".rstrip())
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    """Return three significant digits, or a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"

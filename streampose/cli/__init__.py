@@ -1,0 +1,1 @@
+"""The command line: flags, exit codes, signals and one-line errors."""

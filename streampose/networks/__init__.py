@@ -1,0 +1,1 @@
+"""Detection and pose networks: finding, loading and running them, and the exact geometry around them."""

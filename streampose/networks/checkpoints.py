@@ -1,0 +1,450 @@
+"""Names to checkpoints: what is bundled, what a local folder holds, what the Hugging Face hub or its cache gives.
+
+Knows nothing of what a network computes. A checkpoint is a folder in hub layout: `config.json`, weights as safetensors
+and, mostly, `preprocessor_config.json`. No code that comes with a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import math
+import os
+import pickle
+import re
+import reprlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from streampose.errors import ModelError, StreamposeError, describe
+
+if TYPE_CHECKING:
+    import torch
+
+_T = TypeVar("_T")
+_LOG = logging.getLogger("streampose")
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+
+DEFAULT_POSE = "vitpose-small-streampose"
+DEFAULT_DETECTOR = "person-detector-streampose"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A checkpoint worth naming; any other of the same architectures works as well."""
+
+    name: str
+    role: Literal["pose", "detector"]
+    parameters_m: float
+    """Millions of parameters."""
+    licence: str
+    accuracy: str
+    """As its authors published it (detectors: over all classes); this project measured its own networks only."""
+    source: str
+    """Where the accuracy is from."""
+    needs: str = ""
+    """A package beyond this project's own that it cannot be loaded without."""
+
+
+_VITPOSE = "github.com/ViTAE-Transformer/ViTPose README"
+_RTDETR = "github.com/lyuwenyu/RT-DETR README"
+_DFINE = "github.com/Peterande/D-FINE README"
+_CARD = "its model card"
+
+KNOWN_MODELS: tuple[KnownModel, ...] = (
+    KnownModel(DEFAULT_POSE, "pose", 21.7, "Apache-2.0", "bundled; own sample set AP 36", _CARD),
+    KnownModel("usyd-community/vitpose-base-simple", "pose", 85.9, "Apache-2.0", "COCO val AP 75.5", _VITPOSE),
+    KnownModel("usyd-community/vitpose-base", "pose", 90.0, "Apache-2.0", "COCO val AP 75.8", _VITPOSE),
+    KnownModel("usyd-community/vitpose-base-coco-aic-mpii", "pose", 90.0, "Apache-2.0", "COCO val AP 77.1", _VITPOSE),
+    KnownModel("usyd-community/vitpose-plus-small", "pose", 33.1, "Apache-2.0", "COCO val AP 75.8", _VITPOSE),
+    KnownModel("usyd-community/vitpose-plus-base", "pose", 125.4, "Apache-2.0", "COCO val AP 77.0", _VITPOSE),
+    KnownModel("usyd-community/vitpose-plus-large", "pose", 434.4, "Apache-2.0", "COCO val AP 78.6", _VITPOSE),
+    KnownModel("usyd-community/vitpose-plus-huge", "pose", 899.4, "Apache-2.0", "COCO val AP 79.4", _VITPOSE),
+    KnownModel(DEFAULT_DETECTOR, "detector", 14.7, "Apache-2.0", "bundled; own sample set AP50 41", _CARD),
+    KnownModel("PekingU/rtdetr_r18vd_coco_o365", "detector", 20, "Apache-2.0", "COCO val AP 49.2", _RTDETR),
+    KnownModel("PekingU/rtdetr_r50vd_coco_o365", "detector", 42, "Apache-2.0", "COCO val AP 55.3", _RTDETR),
+    KnownModel("PekingU/rtdetr_r50vd", "detector", 42, "Apache-2.0", "COCO val AP 53.1", _RTDETR),
+    KnownModel("PekingU/rtdetr_v2_r18vd", "detector", 20, "Apache-2.0", "COCO val AP 48.1", _RTDETR),
+    KnownModel("PekingU/rtdetr_v2_r50vd", "detector", 42, "Apache-2.0", "COCO val AP 53.4", _RTDETR),
+    KnownModel("ustc-community/dfine-small-coco", "detector", 10, "Apache-2.0", "COCO val AP 48.5", _DFINE),
+    KnownModel("ustc-community/dfine-large-coco", "detector", 31, "Apache-2.0", "COCO val AP 54.0", _DFINE),
+    KnownModel(
+        "hustvl/yolos-tiny", "detector", 6.5, "Apache-2.0", "COCO val AP 28.7", "github.com/hustvl/YOLOS README"
+    ),
+    KnownModel("facebook/detr-resnet-50", "detector", 41.5, "Apache-2.0", "COCO val AP 42.0", _CARD, needs="timm"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose files lie on this machine."""
+
+    name: str
+    """As the user named it."""
+    folder: Path
+    config: dict[str, Any]
+    """`config.json` as it is written; `model_type` is a text."""
+    preprocessing: dict[str, Any]
+    """`preprocessor_config.json` as it is written; empty where there is none."""
+    use_safetensors: bool
+    """False only for pickled weights that the user has allowed."""
+
+    @property
+    def model_type(self) -> str:
+        """The architecture by transformers' name, such as `vitpose` or `rt_detr`."""
+        return str(self.config["model_type"])
+
+    def entry(self, file: str, key: str, default: _T, parse: Callable[[Any], _T], what: str) -> _T:
+        """Return an entry of `file` (`CONFIG` or `PREPROCESSOR`) as `parse` makes it.
+
+        `default` stands for an entry that there is not; where it is None, for null as well.
+
+        Raises:
+            ModelError: `parse` fails; the text says that the entry is not `what`.
+        """
+        value = (self.config if file == CONFIG else self.preprocessing).get(key, default)
+        if value is default:
+            return default
+        try:
+            return parse(value)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise ModelError(f"{self.name}: `{key}` in its {file} is {reprlib.repr(value)}, not {what}") from error
+
+    def whole_number(self, file: str, key: str, default: int, of: range) -> int:
+        """Return an entry of `file` that is one of the numbers `of`; see `entry`."""
+        return self.entry(file, key, default, lambda value: _one_of(value, of), f"a whole number of {of[0]}..{of[-1]}")
+
+    @property
+    def channel_names(self) -> dict[int, str]:
+        """The network's name of each class or keypoint by its number; empty where the checkpoint has none."""
+
+        def parse(value: Any) -> dict[int, str] | None:
+            return {int(number): str(name) for number, name in value.items()}
+
+        return self.entry(CONFIG, "id2label", None, parse, "names by number") or {}
+
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and deviation (RGB) that take colours in 0..1 to the network's input; ImageNet's by default.
+
+        Raises:
+            ModelError: `preprocessor_config.json` does not give them as numbers, or a deviation is not above 0.
+        """
+        range_ = 255.0
+        if self.preprocessing.get("do_rescale", True):
+            range_ *= self.entry(
+                PREPROCESSOR, "rescale_factor", 1 / 255, lambda value: _number(value, above=0), "a number above 0"
+            )
+        mean: tuple[float, ...] | None = (0.0, 0.0, 0.0)
+        std: tuple[float, ...] | None = (1.0, 1.0, 1.0)
+        if self.preprocessing.get("do_normalize", True):
+            mean = self.entry(PREPROCESSOR, "image_mean", None, _colour, "three numbers")
+            std = self.entry(
+                PREPROCESSOR, "image_std", None, lambda value: _colour(value, above=0), "three numbers above 0"
+            )
+        return (
+            tuple(value / range_ for value in mean or (0.485, 0.456, 0.406)),
+            tuple(value / range_ for value in std or (0.229, 0.224, 0.225)),
+        )
+
+
+def _one_of(value: Any, of: range) -> int:
+    if type(value) is not int or value not in of:
+        raise ValueError
+    return value
+
+
+def _number(value: Any, above: float = -math.inf) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
+        raise ValueError
+    return float(value)
+
+
+def _colour(value: Any, above: float = -math.inf) -> tuple[float, ...] | None:
+    red, green, blue = (_number(part, above) for part in value)
+    return red, green, blue
+
+
+def assets_folder() -> Path:
+    """Return the folder of the bundled files: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "assets"
+    return inside if inside.is_dir() else package.parent / "assets"
+
+
+def demo_clip() -> Path:
+    """Return the bundled clip: 8 s of five synthetic people, 1280x720."""
+    return assets_folder() / "demo.mp4"
+
+
+def models_table() -> str:
+    """Return `KNOWN_MODELS` as lines of text in columns."""
+    rows = [("pose or detector", "", "parameters", "licence", "published accuracy", "from")]
+    for model in KNOWN_MODELS:
+        accuracy = f"{model.accuracy} (needs {model.needs})" if model.needs else model.accuracy
+        rows.append((model.name, model.role, f"{model.parameters_m:g} M", model.licence, accuracy, model.source))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def resolve(name: str | os.PathLike[str], *, allow_pickle: bool = False) -> Checkpoint:
+    """Find the checkpoint that `name` means, fetching it where it has to be fetched.
+
+    Args:
+        name: a bundled name, a folder in hub layout, or a hub id (`organisation/model`, `organisation/model@revision`).
+            A hub checkpoint that lies complete in the local cache is taken from there, without asking the hub.
+        allow_pickle: take weights that are no safetensors, where there are no others.
+
+    Raises:
+        ModelError: there is no such checkpoint, it cannot be fetched, or it lacks `config.json` or its weights.
+    """
+    name = os.fspath(name)
+    folder = _find_folder(name, allow_pickle)
+    config = _read_json(name, folder / CONFIG)
+    if not isinstance(config.get("model_type"), str):
+        raise ModelError(f"{name}: its config.json names no model_type: not a checkpoint of transformers")
+    preprocessing_file = folder / PREPROCESSOR
+    preprocessing = _read_json(name, preprocessing_file) if preprocessing_file.exists() else {}
+    use_safetensors = _has_weights(folder, "model.safetensors")
+    if not use_safetensors:
+        pickled = _has_weights(folder, "pytorch_model.bin")
+        if pickled and not allow_pickle:
+            raise ModelError(
+                f"{name}: its weights are pickled (pytorch_model.bin), which can run code when loaded: "
+                "take a checkpoint with safetensors, or trust this one with --allow-pickle"
+            )
+        if not pickled:
+            raise ModelError(f"{name}: there are no weights (model.safetensors) in {folder}")
+    return Checkpoint(name, folder, config, preprocessing, use_safetensors)
+
+
+def load_network(checkpoint: Checkpoint, model_class: Any, dtype: torch.dtype) -> Any:
+    """Return `model_class.from_pretrained` of the checkpoint, on the CPU, in `dtype`, ready to evaluate.
+
+    Args:
+        checkpoint: what `resolve` found.
+        model_class: a model class of transformers, or one of its Auto classes.
+        dtype: number format of the weights.
+
+    Raises:
+        ModelError: damaged weights, weights of another network, a package that is missing.
+    """
+    with quiet(), loading(checkpoint):
+        network, report = model_class.from_pretrained(
+            checkpoint.folder,
+            dtype=dtype,
+            use_safetensors=checkpoint.use_safetensors,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, in one line
+        )
+    # Transformers fills what is missing with random numbers and warns.
+    unfit = [*sorted(report["missing_keys"]), *sorted(key for key, *_ in report["mismatched_keys"])]
+    if unfit:
+        raise ModelError(
+            f"{checkpoint.name}: its weights do not fit its config.json: {unfit[0]} and {len(unfit) - 1} others"
+        )
+    check_range(checkpoint, network.state_dict(), dtype)
+    return network.eval().requires_grad_(False)
+
+
+def check_range(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """See to it that `dtype` can hold the `weights` of a checkpoint, by name.
+
+    Raises:
+        ModelError: a weight is too large for `dtype`, infinite or not a number.
+    """
+    import torch
+
+    limit = torch.finfo(dtype).max
+    for key, weight in weights.items():
+        # Ten times faster than asking every weight whether it is finite; both ends of NaN are NaN.
+        low, high = (float(end) for end in weight.aminmax()) if weight.numel() else (0.0, 0.0)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ModelError(f"{checkpoint.name}: its weights are damaged: {key} holds values that are not finite")
+        if low < -limit or high > limit:
+            raise ModelError(
+                f"{checkpoint.name}: {key} in its weights exceeds {dtype}: take --dtype float32 or bfloat16"
+            )
+
+
+def load_image_processor(checkpoint: Checkpoint) -> Any:
+    """Return transformers' own image processor of the checkpoint.
+
+    Raises:
+        ModelError: the checkpoint has none, or one that this installation cannot build or that fails on a picture.
+    """
+    import numpy as np
+    import transformers
+
+    checkpoint.normalisation()
+    processors: Any = transformers.AutoImageProcessor
+    with quiet(), loading(checkpoint, PREPROCESSOR):
+        processor = processors.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        # Most of what is wrong with its values shows only now.
+        processor(images=[np.zeros((64, 64, 3), np.uint8)], input_data_format="channels_last", return_tensors="pt")
+    return processor
+
+
+@contextmanager
+def loading(checkpoint: Checkpoint, part: str = "") -> Iterator[None]:
+    """Turn whatever fails inside, other than by our own errors, into a `ModelError` that names the checkpoint and the
+    file `part` of it, where it is one file that is read.
+    """
+    try:
+        yield
+    except StreamposeError:
+        raise
+    except ImportError as error:
+        raise ModelError(f"{checkpoint.name} needs a package that is not installed: {describe(error)}") from error
+    except (pickle.UnpicklingError, EOFError) as error:  # torch's own text advises to run the code in the file
+        raise ModelError(
+            f"cannot load {checkpoint.name}: its pytorch_model.bin is damaged or holds more than weights"
+        ) from error
+    except Exception as error:  # A config written by anybody can make any line of the library fail, with any type.
+        first_sentence = describe(error).partition(". ")[0]  # the others are advice for another program
+        raise ModelError(f"cannot load {checkpoint.name} from {checkpoint.folder / part}: {first_sentence}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers and huggingface_hub from writing to the terminal: no progress bars, no warnings."""
+    import huggingface_hub.utils.logging as hub_logging
+    import transformers.utils.logging
+
+    transformers_logging: Any = transformers.utils.logging
+    levels = transformers_logging.get_verbosity(), hub_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    hub_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(levels[0])
+        hub_logging.set_verbosity(levels[1])
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_SMALL_FILES = [CONFIG, PREPROCESSOR]
+_SAFETENSORS = ["model*.safetensors", "model.safetensors.index.json"]
+_PICKLES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+_HUB_ANSWER_TIMEOUT_S = 5.0
+
+
+def _find_folder(name: str, allow_pickle: bool) -> Path:
+    if any(name == model.name for model in KNOWN_MODELS if "/" not in model.name):
+        return assets_folder() / "models" / name
+    shown = name if len(name) <= 200 else f"{name[:200]}..."
+    try:
+        folder = Path(name).expanduser()
+        if name and folder.is_dir():
+            return folder
+    except (OSError, RuntimeError) as error:  # too long, may not be entered; `~` of an unknown user
+        raise ModelError(f"cannot look for a folder {shown!r}: {describe(error)}") from error
+    if hub_id := _HUB_ID.fullmatch(name):
+        return _from_hub(name, hub_id["repo"], hub_id["revision"], allow_pickle)
+    raise ModelError(f"no model {shown!r}: {_names_like(name)}")
+
+
+def _names_like(name: str) -> str:
+    """Say which names there are, those that resemble `name` before all."""
+    by_short_name = {model.name.rpartition("/")[2].lower(): model.name for model in KNOWN_MODELS}
+    wanted = name.rstrip("/").rpartition("/")[2].partition("@")[0].lower()
+    close = [by_short_name[short] for short in difflib.get_close_matches(wanted, by_short_name, n=3, cutoff=0.6)]
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return (
+        f"take {DEFAULT_POSE} or {DEFAULT_DETECTOR} (bundled), a folder in hub layout, or a hub id: organisation/model"
+    )
+
+
+def _from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    with quiet():
+        try:
+            with suppress(LocalEntryNotFoundError):  # not in the cache: ask the hub
+                folder = Path(
+                    snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=_SMALL_FILES)
+                )
+                if _is_complete(folder, allow_pickle):
+                    return folder
+            # Asked for first, because the download itself has no timeout or retries for half a minute.
+            model = HfApi().model_info(repo, revision=revision, timeout=_HUB_ANSWER_TIMEOUT_S)
+            files = {file.rfilename for file in model.siblings or []}
+            has_safetensors = bool(files & {"model.safetensors", "model.safetensors.index.json"})
+            _LOG.info("fetching %s from the Hugging Face hub", name)
+            weights = _PICKLES if allow_pickle and not has_safetensors else _SAFETENSORS
+            # By the name that was asked for, under which the cache then knows it; not by `model.sha`.
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*_SMALL_FILES, *weights]))
+        except HFValidationError as error:
+            raise ModelError(f"no folder {name!r}, and {describe(error)}") from error
+        except RevisionNotFoundError as error:
+            raise ModelError(f"{repo} has no revision {revision!r} on the Hugging Face hub") from error
+        except RepositoryNotFoundError as error:
+            raise ModelError(
+                f"no folder {name!r}, and no such model on the Hugging Face hub, or a private one (log in with "
+                f"`hf auth login`): {_names_like(repo)}"
+            ) from error
+        except Exception as error:  # The HTTP library behind the hub's differs between its versions.
+            flag = f" --revision {revision}" if revision else ""
+            raise ModelError(
+                f"cannot fetch {name} ({describe(error)}) and it is not in the local cache: run "
+                f"`hf download {repo}{flag}` where there is a network, or take a local folder, or a bundled network "
+                f"({DEFAULT_POSE}, {DEFAULT_DETECTOR})"
+            ) from error
+    if not has_safetensors and not allow_pickle and "pytorch_model.bin" in files:
+        raise ModelError(
+            f"{name}: its weights on the hub are pickled (pytorch_model.bin), which can run code when loaded: "
+            "take a checkpoint with safetensors, or trust this one with --allow-pickle"
+        )
+    return folder
+
+
+def _is_complete(folder: Path, allow_pickle: bool) -> bool:
+    return (folder / CONFIG).exists() and (
+        _has_weights(folder, "model.safetensors") or (allow_pickle and _has_weights(folder, "pytorch_model.bin"))
+    )
+
+
+def _has_weights(folder: Path, file: str) -> bool:
+    """Whether the folder has the weights, in one file or in all the files that their index names."""
+    if (folder / file).exists():
+        return True
+    try:
+        shards = json.loads((folder / f"{file}.index.json").read_text())["weight_map"].values()
+        return all((folder / shard).exists() for shard in set(shards))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return False
+
+
+def _read_json(name: str, file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{name}: there is no {file.name} in {file.parent}: not a checkpoint in hub layout") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: cannot read its {file.name}: {describe(error)}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{name}: cannot read its {file.name}: it is no JSON object")
+    return values

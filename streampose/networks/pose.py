@@ -1,0 +1,268 @@
+"""Boxes to poses with any ViTPose checkpoint: the people of all frames together, in batches of a bounded size.
+
+Knows what a checkpoint says of its keypoints and its input; nothing of who is found where, or of time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from streampose.errors import ModelError, UsageError
+from streampose.frames import Boxes, Float32, Skeleton
+from streampose.networks.checkpoints import CONFIG, PREPROCESSOR, Checkpoint, resolve
+from streampose.networks.device import fetch, read_here, run_errors
+from streampose.networks.geometry import Blur, crop_people, crop_regions, decode_heatmaps, flip_back, to_frame
+from streampose.networks.vitpose import load_dense_map_network
+from streampose.networks.workers import begin, part_sizes
+
+DEFAULT_BLUR: Blur = "paper"
+
+# fmt: off
+COCO_NAMES = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)
+COCO_EDGES = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)
+# fmt: on
+"""The 19 edges of COCO's own annotations, as in the `edges` of the published ViTPose checkpoints, 0-based."""
+
+
+class PoseEstimator:
+    """A pose network with the way into it and out of it."""
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        blur: str = DEFAULT_BLUR,
+        dataset_index: int | None = None,
+        flip_test: bool = False,
+        max_batch: int = 32,
+        allow_pickle: bool = False,
+    ) -> None:
+        """Load the network.
+
+        Args:
+            name: a bundled name, a folder in hub layout or a hub id; see `streampose.networks.checkpoints.resolve`.
+            device, dtype: where and in which number format the network runs; keypoints are decoded in float32.
+            blur: how heatmaps are smoothed before a peak is refined; see `streampose.networks.geometry.Blur`.
+            dataset_index: the expert of a mixture-of-experts checkpoint; None takes the first.
+            flip_test: average the heatmaps with those of the mirrored crops.
+            max_batch: most crops that go through the network together.
+            allow_pickle: take weights that are no safetensors, where there are no others.
+
+        Raises:
+            UsageError: an unknown blur or dataset index; no `max_batch`; a flip test without known pairs of keypoints.
+            ModelError: the checkpoint cannot be found or loaded, or is not for poses.
+        """
+        if blur not in get_args(Blur):
+            raise UsageError(f"no blur {blur!r}: one of {', '.join(get_args(Blur))}")
+        if not (isinstance(max_batch, int) and max_batch >= 1):
+            raise UsageError(f"no batches of {max_batch!r} people: a whole number from 1")
+        checkpoint = resolve(name, allow_pickle=allow_pickle)
+        self.name = checkpoint.name
+        if task := checkpoint.config.get("streampose_task"):
+            raise ModelError(f"{self.name} is for {task}, not for poses: take it as --detector")
+        self._network = load_dense_map_network(checkpoint, device, dtype, dataset_index=dataset_index)
+        self.device = device
+        self._size = _input_size(checkpoint, self._network.patch_size, self._network.trained_grid)
+        self.skeleton = skeleton_of(checkpoint, self._network.map_count)
+        if flip_test and not self.skeleton.flip_pairs:
+            raise UsageError(f"{self.name} does not say which keypoints are left and right: leave --flip-test out")
+        self._flip_test = flip_test
+        self._blur: Blur = "hf" if blur == "hf" else "paper"
+        self._max_batch = max_batch
+
+    def compile(self, *, waits: bool) -> None:
+        """Have the network compiled; see `streampose.networks.engine.Engine.compile`."""
+        self._network.engine.compile(waits=waits)
+
+    @property
+    def keypoint_count(self) -> int:
+        """K, the keypoints of a person."""
+        return len(self.skeleton.names)
+
+    def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
+        """Find the keypoints of the people in each image.
+
+        Args:
+            images: each (H, W, 3) uint8 BGR on the network's device; of any sizes.
+            boxes: the people of each image, in its pixels.
+
+        Returns:
+            For each image, in order: keypoints (N, K, 2) float32 in its pixels, in the order of the boxes, and scores
+            (N, K) float32, the heights of the heatmaps' peaks. A keypoint whose heatmap is not finite has NaN for x and
+            y, and a score of 0.
+
+        Raises:
+            ModelError: the network failed, such as by running out of memory.
+        """
+        return self.begin(images, boxes)()
+
+    def begin(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
+    ) -> Callable[[], list[tuple[Float32, Float32]]]:
+        """Begin what `estimate` does; what is returned waits for it and returns it. Between the two the calling thread
+        may begin more, which comes behind it: so neither the device nor a worker waits for that thread.
+
+        Raises, like what is returned, `ModelError`.
+        """
+        counts = [len(some) for some in boxes]
+        with torch.inference_mode(), run_errors(self.name, self.device, "--pose-batch"):
+            if self.device.type == "cpu":
+                # The whole way on the workers, so that none of them waits while crops are cut or heatmaps read.
+                limit = min(self._max_batch, part_sizes(max(1, sum(counts)))[0])
+                parts = begin(lambda batch: self._of_batch(images, boxes, batch).numpy(), [*_batches(counts, limit)])
+            else:
+                parts = [fetch(self._of_batch(images, boxes, batch)) for batch in _batches(counts, self._max_batch)]
+
+        def finish() -> list[tuple[Float32, Float32]]:
+            with run_errors(self.name, self.device, "--pose-batch"):
+                found = [_defined(part()) for part in parts]
+            people = np.concatenate([np.zeros((0, self.keypoint_count, 3), np.float32), *found])
+            ends = np.cumsum(counts)[:-1]
+            of_images = np.split(people, ends) if counts else []
+            return [(np.ascontiguousarray(of[..., :2]), np.ascontiguousarray(of[..., 2])) for of in of_images]
+
+        return finish
+
+    def _of_batch(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes], batch: Sequence[tuple[int, int, int]]
+    ) -> torch.Tensor:
+        """Return (M, K, 3) of the people in `batch`: (image, first person, person after the last)."""
+        crops, regions = self.prepare(
+            [images[image] for image, _, _ in batch], [boxes[image][first:stop] for image, first, stop in batch]
+        )
+        return self.decode(self.forward(crops), regions)
+
+    def prepare(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the people of `images`, as `estimate` takes them, as the network wants them.
+
+        Returns:
+            Crops (M, height, width, 3) uint8 BGR and their regions (M, 4) float32, see `crop_regions`, both on the
+            network's device; people in the order of the images and boxes.
+        """
+        height, width = self._size
+        xyxy = np.concatenate([some.xyxy for some in boxes])
+        regions = crop_regions(torch.from_numpy(xyxy).to(self.device), height=height, width=width)
+        crops = torch.empty((len(regions), height, width, 3), dtype=torch.uint8, device=self.device)
+        start = 0
+        for image, some in zip(images, boxes, strict=True):
+            own = slice(start, start + len(some))
+            crop_people(read_here(image), regions[own], height=height, width=width, out=crops[own])
+            start = own.stop
+        return crops, regions
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """Return the heatmaps (M, K, h, w) float32 of `crops` (M, height, width, 3) uint8 BGR, M > 0."""
+        heatmaps: torch.Tensor = self._network(crops).float()
+        if self._flip_test:
+            mirrored = self._network(crops.flip(2)).float()
+            heatmaps = (heatmaps + flip_back(mirrored, self.skeleton.flip_pairs)) / 2
+        return heatmaps
+
+    def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """Return (M, K, 3) float32 on the network's device: x and y in pixels of the frame, score; what is not finite
+        is still in it, see `estimate`.
+        """
+        cells, scores = decode_heatmaps(heatmaps, self._blur)
+        keypoints = to_frame(cells, regions, height=heatmaps.shape[-2], width=heatmaps.shape[-1])
+        return torch.cat([keypoints, scores[..., None]], dim=-1)
+
+
+def _defined(people: Float32) -> Float32:
+    """Return `people` (M, K, 3), in which keypoints that are not finite become NaN with a score of 0."""
+    people[~np.isfinite(people).all(axis=-1)] = np.nan, np.nan, 0
+    return people
+
+
+def _batches(counts: Sequence[int], limit: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Deal the people of several images, `counts` each, in order into batches of at most `limit`; a batch lists its
+    parts as (image, first person, person after the last).
+    """
+    batch: list[tuple[int, int, int]] = []
+    room = limit
+    for image, count in enumerate(counts):
+        first = 0
+        while first < count:
+            stop = min(first + room, count)
+            batch.append((image, first, stop))
+            room -= stop - first
+            first = stop
+            if room == 0:
+                yield batch
+                batch, room = [], limit
+    if batch:
+        yield batch
+
+
+def _input_size(checkpoint: Checkpoint, patch: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a crop in pixels, by default those that the network was trained on."""
+
+    def parse(size: Any) -> tuple[int, int] | None:
+        height, width = size["height"], size["width"]
+        for edge, step in zip((height, width), patch, strict=True):
+            if type(edge) is not int or edge <= 0 or edge % step:
+                raise ValueError
+        return height, width
+
+    what = f"`height` and `width` in whole patches of {patch[0]}x{patch[1]} pixels"
+    return checkpoint.entry(PREPROCESSOR, "size", None, parse, what) or (patch[0] * grid[0], patch[1] * grid[1])
+
+
+def skeleton_of(checkpoint: Checkpoint, count: int) -> Skeleton:
+    """Return the skeleton of `count` keypoints that a checkpoint's `config.json` describes.
+
+    Names come from `id2label`; edges from `edges`, which only some checkpoints have; pairs from `flip_pairs` (an extra
+    of this project's checkpoints) or from names that differ only in left and right. 17 keypoints without names of
+    their own are taken for COCO's, and COCO's keypoints without edges get COCO's. Other keypoints may have no edges.
+
+    Raises:
+        ModelError: an edge or pair names a keypoint that there is not.
+    """
+    labels = checkpoint.channel_names
+    names = tuple(labels.get(index, f"LABEL_{index}") for index in range(count))
+    if count == len(COCO_NAMES) and all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+        names = COCO_NAMES
+    edges = _index_pairs(checkpoint, "edges", count)
+    if edges is None:
+        is_coco = [_words(name) for name in names] == [_words(name) for name in COCO_NAMES]
+        edges = COCO_EDGES if is_coco else ()
+    flip_pairs = _index_pairs(checkpoint, "flip_pairs", count)
+    return Skeleton(names, edges, _mirrored(names) if flip_pairs is None else flip_pairs)
+
+
+def _index_pairs(checkpoint: Checkpoint, key: str, count: int) -> tuple[tuple[int, int], ...] | None:
+    def parse(pairs: Any) -> tuple[tuple[int, int], ...] | None:
+        return tuple((range(count).index(first), range(count).index(second)) for first, second in pairs)
+
+    return checkpoint.entry(CONFIG, key, None, parse, f"pairs of the keypoints 0..{count - 1}")
+
+
+def _mirrored(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Return (left, right) for names that differ in nothing else, such as `L_Eye` and `R_Eye`."""
+    number_of = {_words(name): index for index, name in enumerate(names)}
+    pairs = []
+    for words, left in number_of.items():
+        right = number_of.get(tuple("right" if word == "left" else word for word in words))
+        if "left" in words and right is not None:
+            pairs.append((left, right))
+    return tuple(pairs)
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """Return the words of a keypoint's name in small letters, `l` and `r` written out."""
+    sides = {"l": "left", "r": "right"}
+    return tuple(sides.get(word, word) for word in re.split(r"[^a-z0-9]+", name.lower()))

@@ -1,0 +1,1 @@
+"""The threads and channels between sources and sinks."""

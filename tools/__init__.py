@@ -1,0 +1,1 @@
+"""Programs for the developers of streampose: parts of the README, and evaluations."""

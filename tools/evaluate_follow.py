@@ -1,0 +1,210 @@
+"""Prints what following people between detections costs in accuracy and wins in time: on the demo clip against its
+exact keypoints, on other clips against detecting on every frame.
+
+    python -m tools.evaluate_follow ../shared/data/clips/*.m* --rounds 2
+
+Every row of a clip comes from one run of this program, whose rounds are interleaved: compare the ratios, because the
+rates are those of the machine and of what else it does (the CPU time least so). People and joints are judged as in
+`tests/test_demo.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import supervision as sv
+import torch
+
+from streampose.frames import Boxes, Frame, People, Shrink
+from streampose.networks.checkpoints import DEFAULT_DETECTOR, DEFAULT_POSE, assets_folder
+from streampose.networks.detector import PersonDetector, load_detector
+from streampose.networks.device import pick_device, pick_dtype
+from streampose.networks.pose import PoseEstimator
+from streampose.pipeline.follow import SURE_SCORE
+from streampose.pipeline.pipeline import Feed, Pipeline
+from streampose.sources.open import DEMO, open_source
+from streampose.sources.source import Source
+
+Every = int | Literal["auto"]
+EVERY: tuple[Every, ...] = (1, 2, 3, 5, 10, "auto")
+NEAR = 0.05
+"""Of a box's height."""
+
+
+class CountingDetector:
+    """A detector that counts the frames it has looked at."""
+
+    def __init__(self, detector: PersonDetector) -> None:
+        self._detector = detector
+        self.name, self.label_of = detector.name, detector.label_of
+        self.looks = 0
+
+    def detect(self, images: Sequence[torch.Tensor], shrinks: Sequence[Shrink | None] | None = None) -> list[Boxes]:
+        """As the detector does."""
+        self.looks += len(images)
+        return self._detector.detect(images, shrinks)
+
+
+class FirstFrames(Source):
+    """The first `most` frames of a source."""
+
+    def __init__(self, source: Source, most: int | None) -> None:
+        super().__init__()
+        self._source, self._most = source, most
+        self.info = source.info
+
+    def frames(self) -> Iterator[Frame]:
+        return itertools.islice(self._source.frames(), self._most)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+@dataclass
+class Run:
+    """What came of one clip at one interval."""
+
+    people: list[People] = field(default_factory=list)
+    elapsed_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    looks: int = 0
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of 0 to 1."""
+
+    found: float
+    """Of the people with 12 or more visible joints, at IoU 0.5."""
+    near: float
+    """Of the found people's visible joints, within 5 % of the box's height."""
+    near_of_all: float
+    """The same of all those people's, whether found or not."""
+
+
+def demo_truth() -> list[dict[str, Any]]:
+    """The demo clip's exact boxes and keypoints, frame by frame."""
+    frames: list[dict[str, Any]] = json.loads((assets_folder() / "demo_truth.json").read_text(encoding="utf-8"))[
+        "frames"
+    ]
+    return frames
+
+
+def judged(found: Sequence[People], truth: Sequence[dict[str, Any]]) -> Accuracy:
+    """How near the people of some frames are to the true ones of the same frames."""
+    count = found_count = joints = found_joints = near = 0
+    for people, frame in zip(found, truth, strict=True):
+        wanted = [one for one in frame["people"] if sum(visible == 2 for *_, visible in one["keypoints"]) >= 12]
+        count += len(wanted)
+        for one in wanted:
+            points = np.array(one["keypoints"])
+            is_visible = points[:, 2] == 2
+            joints += int(is_visible.sum())
+            best, overlap = _best(np.array(one["box_xyxy"]), people)
+            if overlap < 0.5:
+                continue
+            found_count += 1
+            found_joints += int(is_visible.sum())
+            distances = np.hypot(*(people.keypoints_xy[best] - points[:, :2]).T)[is_visible]
+            near += int((distances <= NEAR * (one["box_xyxy"][3] - one["box_xyxy"][1])).sum())
+    return Accuracy(found_count / count, near / found_joints, near / joints)
+
+
+def agreement(found: Sequence[People], reference: Sequence[People]) -> tuple[float, float, float]:
+    """Return the share of the reference's people that were found at IoU 0.5, the median distance of their sure
+    keypoints in shares of the box's height, and how many more people than the reference a frame has.
+    """
+    count = matched = 0
+    distances = []
+    for people, wanted in zip(found, reference, strict=True):
+        for row in range(len(wanted)):
+            count += 1
+            best, overlap = _best(wanted.boxes_xyxy[row], people)
+            if overlap < 0.5:
+                continue
+            matched += 1
+            is_sure = wanted.keypoint_scores[row] >= SURE_SCORE
+            height = wanted.boxes_xyxy[row, 3] - wanted.boxes_xyxy[row, 1]
+            distances.append(
+                np.hypot(*(people.keypoints_xy[best] - wanted.keypoints_xy[row])[is_sure].T).ravel() / height
+            )
+    more = sum(map(len, found)) - sum(map(len, reference))
+    return matched / max(1, count), float(np.median(np.concatenate(distances))), more / len(found)
+
+
+def _best(box_xyxy: np.ndarray[Any, np.dtype[Any]], people: People) -> tuple[int, float]:
+    """Return who overlaps a box most, and the IoU."""
+    if not len(people):
+        return -1, 0.0
+    overlaps = sv.box_iou_batch(box_xyxy[None], people.boxes_xyxy)[0]
+    best = int(overlaps.argmax())
+    return best, float(overlaps[best])
+
+
+def follow(
+    source: Source, detector: PersonDetector, pose: PoseEstimator, every: Every, most: int | None = None
+) -> tuple[list[People], Pipeline, int]:
+    """Run a source; return its people frame by frame, the pipeline, and at how many frames the detector looked."""
+    counting = CountingDetector(detector)
+    pipeline = Pipeline([Feed(FirstFrames(source, most))], counting, pose, None, detect_every=every)
+    return [result.people for result in pipeline], pipeline, counting.looks
+
+
+def main() -> None:
+    """Print a table a clip."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", nargs="*", help="clips to measure beside the demo clip")
+    parser.add_argument("--frames", type=int, help="so many of each clip only")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    dtype = pick_dtype(arguments.dtype, device)
+    detector = load_detector(DEFAULT_DETECTOR, device=device, dtype=dtype)
+    pose = PoseEstimator(DEFAULT_POSE, device=device, dtype=dtype)
+    for clip in (DEMO, *arguments.clips):
+        runs = {every: Run() for every in EVERY}
+        for _ in range(arguments.rounds):
+            for every, run in runs.items():
+                began_s = time.process_time()
+                run.people, pipeline, run.looks = follow(open_source(clip), detector, pose, every, arguments.frames)
+                run.elapsed_s.append(pipeline.meter.elapsed_s)
+                run.cpu_s.append(time.process_time() - began_s)
+        _print_table(clip, runs, f"{device} {dtype}")
+
+
+def _print_table(clip: str, runs: dict[Every, Run], where: str) -> None:
+    reference = runs[1]
+    count = len(reference.people)
+    print(f"\n{clip}, {count} frames, {sum(map(len, reference.people)) / count:.1f} people a frame, {where}")
+    truth = demo_truth()[:count] if clip == DEMO else None
+    print("| N | detections a frame | ", end="")
+    print(
+        "found | joints near | near, of all people's | " if truth else "same people | keypoints apart | more | ", end=""
+    )
+    print("fps | fps ratio | CPU time |\n|---|---|---|---|---|---|---|---|")
+    for every, run in runs.items():
+        if truth:
+            accuracy = judged(run.people, truth)
+            figures = f"{accuracy.found:.3f} | {accuracy.near:.3f} | {accuracy.near_of_all:.3f}"
+        else:
+            same, apart, more = agreement(run.people, reference.people)
+            figures = f"{same:.3f} | {apart:.1%} | {more:+.2f}"
+        elapsed_s = min(run.elapsed_s)
+        print(
+            f"| {every} | {run.looks / count:.2f} | {figures} | {count / elapsed_s:.1f} "
+            f"| {min(reference.elapsed_s) / elapsed_s:.2f} | {min(run.cpu_s) / min(reference.cpu_s):.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
