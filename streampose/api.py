@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from streampose.errors import UsageError, redact_address
 from streampose.inputs import Input
-from streampose.networks.checkpoints import DEFAULT_DETECTOR, DEFAULT_POSE
+from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.sinks.sink import Sink
 
 if TYPE_CHECKING:

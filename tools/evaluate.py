@@ -24,9 +24,10 @@ from pycocotools.cocoeval import COCOeval
 from transformers import AutoImageProcessor, VitPoseForPoseEstimation
 
 from streampose.frames import Boxes, Float32, Image
-from streampose.networks.checkpoints import DEFAULT_DETECTOR, DEFAULT_POSE, assets_folder
+from streampose.networks.checkpoints import assets_folder
 from streampose.networks.detector import load_detector
 from streampose.networks.device import pick_device, pick_dtype
+from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
 
 DETECTED_FROM = 0.1

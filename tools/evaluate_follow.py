@@ -23,9 +23,10 @@ import supervision as sv
 import torch
 
 from streampose.frames import Boxes, Frame, People, Shrink
-from streampose.networks.checkpoints import DEFAULT_DETECTOR, DEFAULT_POSE, assets_folder
+from streampose.networks.checkpoints import assets_folder
 from streampose.networks.detector import PersonDetector, load_detector
 from streampose.networks.device import pick_device, pick_dtype
+from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
 from streampose.pipeline.follow import SURE_SCORE
 from streampose.pipeline.pipeline import Feed, Pipeline

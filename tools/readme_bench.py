@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from streampose.bench.bench import Report, table
+from streampose.bench.report import Report, table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 SECTION = re.compile(r"(<!-- bench -->\n\n```text\n)(?P<table>.*?)(\n```\n\n<!-- /bench -->)", re.DOTALL)

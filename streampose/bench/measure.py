@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from streampose.annotate import Annotator
+from streampose.bench.stopwatch import WARM_UP, Costs, Stopwatch, finish
 from streampose.frames import Boxes, Float32, Frame, People, Shrink, SourceInfo
 from streampose.meter import SourceMeter
 from streampose.networks.detector import PersonDetector
@@ -165,64 +166,8 @@ class _Run:
     """Of the first source."""
 
 
-_WARM_UP = 1
-"""Repetitions that do not count: a size of batch is slower the first time."""
 _NETWORK_S = 0.3
 """A network that has worked for so long on one batch is known well enough."""
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Seconds a frame by stage."""
-
-    wall_s: dict[str, float]
-    """As the clock goes, on all cores."""
-    cpu_s: dict[str, float]
-    """Of the processor, over all cores."""
-
-    def __add__(self, others: Costs) -> Costs:
-        """Those of other stages as well."""
-        return Costs(self.wall_s | others.wall_s, self.cpu_s | others.cpu_s)
-
-
-class _Stopwatch:
-    """Times of steps, each of which is done again and again: by the clock and of the processor."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._wall_s: dict[tuple[str, Hashable], list[float]] = {}
-        self._cpu_s: dict[tuple[str, Hashable], list[float]] = {}
-
-    @contextmanager
-    def __call__(self, stage: str, step: Hashable = 0) -> Iterator[None]:
-        """Time the block as `step` of a stage."""
-        finish(self._device)
-        wall_s, cpu_s = time.perf_counter(), time.process_time()
-        yield
-        finish(self._device)
-        self._cpu_s.setdefault((stage, step), []).append(time.process_time() - cpu_s)
-        self._wall_s.setdefault((stage, step), []).append(time.perf_counter() - wall_s)
-
-    def spent_s(self, stage: str, step: Hashable) -> float:
-        """Seconds that a step has taken so far, but for the first time."""
-        return sum(self._wall_s.get((stage, step), [])[_WARM_UP:])
-
-    def costs(self, frames: int) -> Costs:
-        """Return what the stages take for each of so many frames: by the clock the median of the repetitions, of the
-        processor the least, to which what else the machine does only adds.
-        """
-        wall_s: dict[str, float] = {}
-        cpu_s: dict[str, float] = {}
-        for (stage, step), times in self._wall_s.items():
-            wall_s[stage] = wall_s.get(stage, 0.0) + float(np.median(times[_WARM_UP:])) / frames
-            cpu_s[stage] = cpu_s.get(stage, 0.0) + min(self._cpu_s[stage, step][_WARM_UP:]) / frames
-        return Costs(wall_s, cpu_s)
-
-
-def finish(device: torch.device) -> None:
-    """Wait for everything that was asked of `device`."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 @contextmanager
@@ -389,10 +334,10 @@ class Measurer:
             boxes: people to take instead of those that are found.
             frame_by_frame: no batch over several frames, as in a live run that keeps up.
         """
-        watch = _Stopwatch(self._device)
+        watch = Stopwatch(self._device)
         made: dict[Hashable, Any] = {}
         with torch.inference_mode():
-            for _ in range(_WARM_UP + self._repeats):
+            for _ in range(WARM_UP + self._repeats):
                 self._walk(frames, boxes, 1 if frame_by_frame else len(frames), watch, made)
         return watch.costs(len(frames))
 
@@ -401,7 +346,7 @@ class Measurer:
         frames: Sequence[Frame],
         boxes: Sequence[Boxes] | None,
         at_once: int,
-        watch: _Stopwatch,
+        watch: Stopwatch,
         made: dict[Hashable, Any],
     ) -> None:
         """Go through all stages once, with at most `at_once` frames in a batch. A network that has worked on a batch
@@ -479,9 +424,9 @@ class Measurer:
         return detector_s, pose_s
 
     def _seconds(self, forward: Callable[[Any], Any], batch: Any) -> float:
-        watch = _Stopwatch(self._device)
+        watch = Stopwatch(self._device)
         with torch.inference_mode():
-            for _ in range(_WARM_UP + self._repeats):
+            for _ in range(WARM_UP + self._repeats):
                 with watch("network"):
                     forward(batch)
                 if watch.spent_s("network", 0) >= _NETWORK_S:

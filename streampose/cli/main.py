@@ -29,7 +29,7 @@ from streampose.api import DEFAULT_KEYPOINT_THRESHOLD, stream
 from streampose.cli.config import read_config
 from streampose.errors import SinkError, StalledError, StreamposeError, UsageError, describe, redact
 from streampose.inputs import Input, parse_input
-from streampose.networks.checkpoints import DEFAULT_DETECTOR, DEFAULT_POSE, models_table
+from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE, models_table
 from streampose.sinks.target import check_file, name_of
 
 if TYPE_CHECKING:
@@ -296,7 +296,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     values = {key: value for key, value in vars(arguments).items() if key not in _NOT_MEASURED}
     if arguments.json is not None:
         _check_json(arguments.json, [arguments.source], overwrite=arguments.overwrite)
-    from streampose.bench.bench import run_bench, table
+    from streampose.bench.bench import run_bench
+    from streampose.bench.report import table
 
     _set_up_process()
     report = run_bench(**values)

@@ -23,15 +23,17 @@ from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImag
 
 import streampose
 from streampose.bench.agreement import AGREEMENT, Agreement, Comparison, Differences, match_people
-from streampose.bench.bench import QUICK, Effort, Report, box_threshold, fit_cost, measure, table
+from streampose.bench.bench import QUICK, Effort, box_threshold, fit_cost, measure
 from streampose.bench.measure import batches_of, frame_groups, make_up
 from streampose.bench.reference import ReferenceLoop
+from streampose.bench.report import Report, table
 from streampose.channel import Channel, Finished
 from streampose.cli.main import main
 from streampose.errors import ModelError
 from streampose.frames import Boxes, Float32, People
-from streampose.networks.checkpoints import DEFAULT_DETECTOR, DEFAULT_POSE, resolve
+from streampose.networks.checkpoints import resolve
 from streampose.networks.detector import load_detector
+from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
 from streampose.pipeline.pipeline import BATCH_FRAMES
 from tests import tiny as networks

@@ -19,7 +19,7 @@ from transformers.models.yolos.image_processing_pil_yolos import YolosImageProce
 
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes
-from streampose.networks.checkpoints import DEFAULT_DETECTOR, DEFAULT_POSE, assets_folder, demo_clip
+from streampose.networks.checkpoints import assets_folder, demo_clip
 from streampose.networks.detector import (
     PersonDetector,
     choose_grid,
@@ -29,6 +29,7 @@ from streampose.networks.detector import (
     suppress_overlaps,
 )
 from streampose.networks.detector import resize_on_device as resize_by_tensors
+from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from tests.tiny import edit_json, save_dense_detector, save_pose, save_rt_detr, save_yolos, vitpose
 
 CPU = torch.device("cpu")

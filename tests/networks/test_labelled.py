@@ -9,7 +9,8 @@ import pytest
 import supervision as sv
 import torch
 
-from streampose.networks.checkpoints import DEFAULT_POSE, assets_folder
+from streampose.networks.checkpoints import assets_folder
+from streampose.networks.known import DEFAULT_POSE
 from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
 from tools.evaluate import Labelled, hf_reference, ours
 

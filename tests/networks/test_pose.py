@@ -15,8 +15,9 @@ from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImag
 
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes
-from streampose.networks.checkpoints import DEFAULT_DETECTOR, DEFAULT_POSE, assets_folder, demo_clip, resolve
+from streampose.networks.checkpoints import assets_folder, demo_clip, resolve
 from streampose.networks.device import fetch
+from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import COCO_EDGES, COCO_NAMES, PoseEstimator, skeleton_of
 from tests.tiny import edit_json, save_pose, save_rt_detr, vitpose
 

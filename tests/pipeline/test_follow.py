@@ -14,18 +14,14 @@ import streampose
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes, Float32, Frame, People
 from streampose.pipeline.follow import (
-    LOOK_WITHIN_S,
     MOST_MISSES,
-    Budget,
-    EveryNth,
     Follower,
-    Schedule,
-    Spending,
     carry_boxes,
     pose_scores,
     pose_similarity,
 )
 from streampose.pipeline.pipeline import Feed, Pipeline
+from streampose.pipeline.schedule import LOOK_WITHIN_S, Budget, EveryNth, Schedule, Spending
 from tests.fakes import FakeAnnotator, FakeSink, FakeSource, Fault, index_of
 from tests.pipeline.test_many import LiveFake, accounted, collect, named
 from tools.evaluate_follow import demo_truth, judged

@@ -14,7 +14,8 @@ import torch
 from streampose.errors import ModelError, SourceError
 from streampose.frames import Boxes, Float32, Frame, SourceInfo
 from streampose.meter import Drop, SourceMeter
-from streampose.pipeline.pipeline import Feed, Pipeline, _Pace
+from streampose.pipeline.pace import Pace
+from streampose.pipeline.pipeline import Feed, Pipeline
 from tests.fakes import (
     HEIGHT,
     NO_FAULT,
@@ -172,7 +173,7 @@ def test_people_of_a_live_source_do_not_wait_for_the_pose_network() -> None:
 
 @pytest.mark.parametrize(("beside", "wait_s"), [(1.1, 0.078), (0.0, 0.1)])
 def test_when_the_detector_begins(beside: float, wait_s: float) -> None:
-    pace = _Pace(detections_beside_poses=beside)
+    pace = Pace(detections_beside_poses=beside)
     assert pace.wait_s(time.monotonic()) == 0, "nothing is known"
     with pace.detecting():
         time.sleep(0.02)

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from streampose.errors import SourceError, StreamposeError, UsageError
 from streampose.frames import Frame
-from streampose.sources.live import LiveSource, Outage, Timing, Way, _address, _camera, open_live
+from streampose.sources.live import LiveSource, Timing, Way, _address, _camera, open_live
 from streampose.sources.open import is_live_text, open_source
+from streampose.sources.outage import Outage
 from streampose.sources.source import Source
 from tests.clips import make_clip, read_number
 from tests.servers import Publisher, Relay, RtmpServer, RtspServer, age_s, free_port

@@ -1,0 +1,67 @@
+"""The networks worth naming: bundled ones and those of the Hugging Face hub, with size, licence and accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DEFAULT_POSE = "vitpose-small-streampose"
+DEFAULT_DETECTOR = "person-detector-streampose"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A checkpoint worth naming; any other of the same architectures works as well."""
+
+    name: str
+    role: Literal["pose", "detector"]
+    parameters_m: float
+    """Millions of parameters."""
+    licence: str
+    accuracy: str
+    """As its authors published it (detectors: over all classes); this project measured its own networks only."""
+    source: str
+    """Where the accuracy is from."""
+    needs: str = ""
+    """A package beyond this project's own that it cannot be loaded without."""
+
+
+_VITPOSE = "github.com/ViTAE-Transformer/ViTPose README"
+_RTDETR = "github.com/lyuwenyu/RT-DETR README"
+_DFINE = "github.com/Peterande/D-FINE README"
+_CARD = "its model card"
+
+KNOWN_MODELS: tuple[KnownModel, ...] = (
+    KnownModel(DEFAULT_POSE, "pose", 21.7, "Apache-2.0", "bundled; own sample set AP 36", _CARD),
+    KnownModel("usyd-community/vitpose-base-simple", "pose", 85.9, "Apache-2.0", "COCO val AP 75.5", _VITPOSE),
+    KnownModel("usyd-community/vitpose-base", "pose", 90.0, "Apache-2.0", "COCO val AP 75.8", _VITPOSE),
+    KnownModel("usyd-community/vitpose-base-coco-aic-mpii", "pose", 90.0, "Apache-2.0", "COCO val AP 77.1", _VITPOSE),
+    KnownModel("usyd-community/vitpose-plus-small", "pose", 33.1, "Apache-2.0", "COCO val AP 75.8", _VITPOSE),
+    KnownModel("usyd-community/vitpose-plus-base", "pose", 125.4, "Apache-2.0", "COCO val AP 77.0", _VITPOSE),
+    KnownModel("usyd-community/vitpose-plus-large", "pose", 434.4, "Apache-2.0", "COCO val AP 78.6", _VITPOSE),
+    KnownModel("usyd-community/vitpose-plus-huge", "pose", 899.4, "Apache-2.0", "COCO val AP 79.4", _VITPOSE),
+    KnownModel(DEFAULT_DETECTOR, "detector", 14.7, "Apache-2.0", "bundled; own sample set AP50 41", _CARD),
+    KnownModel("PekingU/rtdetr_r18vd_coco_o365", "detector", 20, "Apache-2.0", "COCO val AP 49.2", _RTDETR),
+    KnownModel("PekingU/rtdetr_r50vd_coco_o365", "detector", 42, "Apache-2.0", "COCO val AP 55.3", _RTDETR),
+    KnownModel("PekingU/rtdetr_r50vd", "detector", 42, "Apache-2.0", "COCO val AP 53.1", _RTDETR),
+    KnownModel("PekingU/rtdetr_v2_r18vd", "detector", 20, "Apache-2.0", "COCO val AP 48.1", _RTDETR),
+    KnownModel("PekingU/rtdetr_v2_r50vd", "detector", 42, "Apache-2.0", "COCO val AP 53.4", _RTDETR),
+    KnownModel("ustc-community/dfine-small-coco", "detector", 10, "Apache-2.0", "COCO val AP 48.5", _DFINE),
+    KnownModel("ustc-community/dfine-large-coco", "detector", 31, "Apache-2.0", "COCO val AP 54.0", _DFINE),
+    KnownModel(
+        "hustvl/yolos-tiny", "detector", 6.5, "Apache-2.0", "COCO val AP 28.7", "github.com/hustvl/YOLOS README"
+    ),
+    KnownModel("facebook/detr-resnet-50", "detector", 41.5, "Apache-2.0", "COCO val AP 42.0", _CARD, needs="timm"),
+)
+
+
+def models_table() -> str:
+    """Return `KNOWN_MODELS` as lines of text in columns."""
+    rows = [("pose or detector", "", "parameters", "licence", "published accuracy", "from")]
+    for model in KNOWN_MODELS:
+        accuracy = f"{model.accuracy} (needs {model.needs})" if model.needs else model.accuracy
+        rows.append((model.name, model.role, f"{model.parameters_m:g} M", model.licence, accuracy, model.source))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
