@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class SourceMeter:
 
     def __init__(self) -> None:
         self.state = "opening"
-        """`opening`, `live`, `reconnecting` (with the reason behind a colon) or `ended`."""
+        """`opening`, `running` (a recording), `live`, `reconnecting` (with the reason behind a colon) or `ended`."""
         self._captured = 0
         self._delivered = 0
         self._people = 0
@@ -213,7 +214,13 @@ class Meter:
                 del self._now[step]
                 self._busy_s[step] = self._busy_s.get(step, 0.0) + time.monotonic() - began_s
 
-    def longest_work(self) -> Work | None:
-        """The step that has been at its present work for longest, if any is working."""
+    def longest_work(self, resumed_s: Mapping[str, float] = MappingProxyType({})) -> Work | None:
+        """The step that has been at its present work for longest, if any is working.
+
+        `resumed_s` says by step when it last stopped waiting on purpose, `inf` while it waits; only what comes after
+        that counts as work.
+        """
         with self._lock:
-            return min(self._now.values(), key=lambda work: work.since_s, default=None)
+            now = list(self._now.values())
+        works = [replace(work, since_s=max(work.since_s, resumed_s.get(work.step, 0.0))) for work in now]
+        return min(works, key=lambda work: work.since_s, default=None)

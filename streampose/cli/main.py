@@ -452,7 +452,7 @@ class _Status:
         if not meter.frames:
             return
         _say(f"frames   {meter.frames} in {meter.elapsed_s:.1f} s, {meter.fps:.1f} fps")
-        _say(f"people   {meter.people}, {meter.people / max(meter.frames, 1):.1f} a frame")
+        _say(f"people   {meter.people / max(meter.frames, 1):.1f} a frame ({meter.people} detections)")
         for number, line in enumerate(self._pipeline.summaries()):
             _say(f"{'' if number else 'written':9}{line}")
 

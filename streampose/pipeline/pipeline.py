@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -348,7 +348,10 @@ class Pipeline:
                     # no sooner than it has to.
                     self._detected.wait_until_empty()
                     self._stop_asked.wait(self._pace.wait_s(time.monotonic()))
-                arrived = self._captured.take_batch(self._detect_batch, fill_s=self._fill_s)
+                # Beside a live source a recording gives one frame a batch: a live frame never waits for many others.
+                arrived = self._captured.take_batch(
+                    self._detect_batch, most_each=1 if self._any_live else None, fill_s=self._fill_s
+                )
                 batch = [(self._lanes[number], value) for number, value in arrived if isinstance(value, Frame)]
                 with self._pace.detecting():
                     self._each("detect", batch, lambda frame: frame, self._detect, self._put_detected)
@@ -585,7 +588,8 @@ class Pipeline:
 
     def _raise_if_stalled(self) -> None:
         limit_s = min(self._join_within_s, self._stall_after_s) if self._stopping else self._stall_after_s
-        work = self.meter.longest_work()
+        resumed_s = {run.step: run.sink.resumed_at_s for lane in self._lanes for run in lane.sinks}
+        work = self.meter.longest_work(resumed_s)
         if work is not None and time.monotonic() - work.since_s > limit_s:
             raise StalledError(f"{work.step} has not come back from {work.what} for {limit_s:g} s: gave it up")
 
@@ -647,6 +651,7 @@ class _Lane:
         results_wanted: bool,
     ) -> None:
         self.source = feed.source
+        self._described = run_info
         self.prefix = prefix
         self.follower = follower
         self.detected: dict[int, Detected] = {}
@@ -655,6 +660,7 @@ class _Lane:
         """Why the networks give nothing more of this source."""
         self.fails_from: float = float("inf")
         """The index of the frame that failed."""
+        self._failing = threading.Lock()
         self.ended = False
         """Whether the caller has been given everything."""
         is_live = feed.source.info.is_live
@@ -670,20 +676,24 @@ class _Lane:
         self.sinks = [
             _SinkRun(
                 sink,
-                run_info,
+                self._run_info,
                 meter,
                 f"{prefix}sink {number}",
-                name=f"{prefix}{sink.text}",
+                name=prefix + name,
                 is_alone=len(feed.sinks) == 1,
-                drops=is_live,
+                is_live=is_live,
             )
-            for number, sink in enumerate(feed.sinks, 1)
+            for number, (sink, name) in enumerate(zip(feed.sinks, _told_apart(feed.sinks), strict=True), 1)
         ]
         self.sinks_here = [run for run in self.sinks if run.sink.on_main_thread]
         self.sinks_threaded = [run for run in self.sinks if not run.sink.on_main_thread]
         self._meter = meter
         self._annotator = annotator
         self._results_wanted = results_wanted
+
+    def _run_info(self) -> RunInfo:
+        """Return what there is to say of the run now: a live source knows its size and rate with its first frame."""
+        return replace(self._described, source=self.source.info)
 
     def stop(self) -> None:
         """Take no new frame; sinks wait for nothing any more."""
@@ -696,8 +706,9 @@ class _Lane:
         """End this source behind the frames before `index`. Called from the threads of both networks: pose may fail at
         an earlier frame than detect has.
         """
-        if index < self.fails_from:
-            self.fails_from, self.failure = index, error
+        with self._failing:
+            if index < self.fails_from:
+                self.fails_from, self.failure = index, error
         self.slot.close()
 
     def capture(self) -> None:
@@ -715,6 +726,7 @@ class _Lane:
                     break
                 if not info.is_live:
                     self.source.meter.captured()
+                    self.source.meter.state = "running"
                 self.slot.put(frame)
                 count += 1
         except Closed:
@@ -771,13 +783,13 @@ class _SinkRun:
     def __init__(
         self,
         sink: Sink,
-        run_info: RunInfo,
+        run_info: Callable[[], RunInfo],
         meter: Meter,
         step: str,
         *,
         name: str,
         is_alone: bool,
-        drops: bool,
+        is_live: bool,
     ) -> None:
         self.sink = sink
         self.step = step
@@ -787,9 +799,11 @@ class _SinkRun:
         self.gone = False
         self._written = 0
         self._dropped = 0
-        depth = LIVE_DEPTH if drops else CHANNEL_DEPTH
-        self.feed: Channel[Result] = Channel(depth, on_drop=self._drop if drops else None)
+        depth = LIVE_DEPTH if is_live else CHANNEL_DEPTH
+        self.feed: Channel[Result] = Channel(depth, on_drop=self._drop if is_live else None)
         self._run_info = run_info
+        self._opens_late = is_live
+        self._opened = False
         self._meter = meter
         self._is_alone = is_alone
 
@@ -816,9 +830,17 @@ class _SinkRun:
             self.feed.put(result)
 
     def open(self) -> None:
-        self._attempt("opening", lambda: self.sink.open(self._run_info))
+        """Open the sink, but for one of a live source: that is opened with its first frame, which tells the size."""
+        if not self._opens_late:
+            self._open()
+
+    def _open(self) -> None:
+        self._opened = True
+        self._attempt("opening", lambda: self.sink.open(self._run_info()))
 
     def write(self, result: Result) -> None:
+        if not self._opened:
+            self._open()
         if self.gone:
             return
         self._obey(self._attempt(f"frame {result.frame.index}", lambda: self.sink.write(result)))
@@ -826,7 +848,7 @@ class _SinkRun:
             self._written += 1
 
     def idle(self) -> None:
-        if not self.gone:
+        if self._opened and not self.gone:
             self._obey(self._attempt("idle", self.sink.idle))
 
     def close(self) -> None:
@@ -835,12 +857,13 @@ class _SinkRun:
     def stats(self) -> dict[str, Any]:
         """Counts of the sink and what it says of itself; `error` is None as long as all is well."""
         status = self.sink.status()
-        drops = {Drop.BUSY: self._dropped, Drop.DISCONNECTED: status.pop("dropped", 0)}
+        own = {key: value for key, value in status.items() if key != "dropped"}
+        drops = {Drop.BUSY: self._dropped, Drop.DISCONNECTED: status.get("dropped", 0)}
         return {
             "written": self._written,
             "dropped": {cause: count for cause, count in drops.items() if count},
             "error": None if self.error is None else str(self.error),
-            **status,
+            **own,
         }
 
     def _obey(self, wanted: bool | None) -> None:
@@ -896,6 +919,16 @@ def _turns(frames: Sequence[tuple[_Lane, Frame]]) -> Iterator[list[tuple[_Lane, 
 def _keep_detected(item: tuple[_Lane, Detected]) -> None:
     lane, detected = item
     lane.detected[detected.frame.index] = detected
+
+
+def _told_apart(sinks: Sequence[Sink]) -> list[str]:
+    """Return the sinks' texts, those that come again with a number behind them."""
+    seen: Counter[str] = Counter()
+    names = []
+    for sink in sinks:
+        seen[sink.text] += 1
+        names.append(sink.text if seen[sink.text] == 1 else f"{sink.text} {seen[sink.text]}")
+    return names
 
 
 def _raise(error: Exception) -> NoReturn:

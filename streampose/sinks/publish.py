@@ -33,6 +33,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from fractions import Fraction
+from math import inf
 from statistics import median
 
 import cv2  # before av, else windows hang: see window.py
@@ -236,7 +237,9 @@ class PublishSink(Sink):
     def _wait_for(self, pts_s: float) -> None:
         if self._written_pts_s is not None:
             # A late frame does not make those behind it early: the pace is never above the recording's.
+            self.resumed_at_s = inf
             self._interrupted.wait(max(0.0, self._written_at_s + pts_s - self._written_pts_s - time.monotonic()))
+            self.resumed_at_s = time.monotonic()
 
     def _send(self, picture: Image, pts_s: float | None) -> bool:
         """Return whether the picture was handed to a connection; without `pts_s` its time is now."""

@@ -25,6 +25,9 @@ class Sink(ABC):
     """Whether every call has to come from the thread that runs the program (windows)."""
     quits_run: bool = False
     """Whether the user's wish for no more here (False from `write`) ends the whole run, as a window's `q` does."""
+    resumed_at_s: float = 0.0
+    """`time.monotonic()` when a `write` last stopped waiting for its frame's time, `inf` while it waits: a sink that
+    waits on purpose is not taken for one that hangs."""
     idle_every_s: float | None = None
     """When no frame has come for so long, `idle` is called, again and again; None: never. Sinks on the main thread are
     called several times a second."""
