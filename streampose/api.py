@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
-from streampose.errors import UsageError, redact_address
+from streampose.addresses import redact_address
+from streampose.errors import UsageError
 from streampose.inputs import Input
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.sinks.sink import Sink

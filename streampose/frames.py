@@ -51,6 +51,8 @@ class SourceInfo:
     is_live: bool
     path: str | None = None
     """The file behind a video-file source, from which a video sink copies the audio."""
+    has_sound: bool = False
+    """Whether there are sound tracks; of a live source as far as it says so before its first frame."""
     pictures: tuple[str, ...] = ()
     """The files of a picture source, in the order of its frames: no sink may replace one of them."""
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streampose.errors import UsageError, redact_address
+from streampose.addresses import redact_address
+from streampose.errors import UsageError
 
 if TYPE_CHECKING:
     from streampose.sinks.sink import Sink

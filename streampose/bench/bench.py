@@ -22,12 +22,13 @@ import numpy as np
 import torch
 
 from streampose._version import __version__
+from streampose.addresses import redact_address
 from streampose.bench.agreement import AGREEMENT, Comparison
 from streampose.bench.measure import NETWORKS, OF_PEOPLE, STAGES, Measurer, make_up, torch_threads
 from streampose.bench.reference import ReferenceLoop
 from streampose.bench.report import Report
 from streampose.bench.stopwatch import Costs
-from streampose.errors import UsageError, redact_address
+from streampose.errors import UsageError
 from streampose.frames import Boxes, Frame
 from streampose.networks.checkpoints import Checkpoint, resolve
 from streampose.networks.detector import PersonDetector, load_detector

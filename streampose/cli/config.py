@@ -23,7 +23,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from streampose.errors import UsageError, describe, redact, redact_address
+from streampose.addresses import redact, redact_address
+from streampose.errors import UsageError, describe
 from streampose.inputs import Input, check_name
 
 _IS_OF_KIND: dict[str, Callable[[Any], bool]] = {

@@ -25,9 +25,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from streampose._version import __version__
+from streampose.addresses import redact
 from streampose.api import DEFAULT_KEYPOINT_THRESHOLD, stream
 from streampose.cli.config import read_config
-from streampose.errors import SinkError, StalledError, StreamposeError, UsageError, describe, redact
+from streampose.errors import SinkError, StalledError, StreamposeError, UsageError, describe
 from streampose.inputs import Input, parse_input
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE, models_table
 from streampose.sinks.target import check_file, name_of

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from streampose.errors import UsageError, redact_address
+from streampose.addresses import redact_address
+from streampose.errors import UsageError
 from streampose.sinks.null import NullSink
 from streampose.sinks.poses import KeypointsSink
 from streampose.sinks.publish import SCHEMES, PublishSink

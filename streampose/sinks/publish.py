@@ -45,8 +45,8 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
-from streampose.addresses import for_ffmpeg
-from streampose.errors import SinkError, UsageError, describe, redact_address
+from streampose.addresses import for_ffmpeg, redact_address
+from streampose.errors import SinkError, UsageError, describe
 from streampose.frames import Image, Result, RunInfo
 from streampose.sinks import publisher
 from streampose.sinks.sink import Sink
@@ -92,8 +92,6 @@ _NOBODY_THERE = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errn
 _END_OF_FILE = 541478725
 """FFmpeg's number (AVERROR_EOF)."""
 _UNSAID = {errno.EIO, errno.ECONNRESET, errno.EPIPE, _END_OF_FILE}
-_LONGEST_NAME = 19
-"""Characters. Stream keys are the passwords of the large services, and none has fewer than 20."""
 
 
 class PublishSink(Sink):
@@ -121,7 +119,7 @@ class PublishSink(Sink):
         Raises:
             UsageError: not such an address.
         """
-        super().__init__(_public(url))
+        super().__init__(redact_address(url))
         scheme, _, rest = url.partition("://")
         if scheme.lower() not in SCHEMES or not rest.strip("/"):
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
@@ -481,12 +479,3 @@ def _lost(reason: str, number: int | None, was_connected: bool) -> _Lost:
     if number in _UNSAID and not reason.startswith("failed to resolve"):
         reason = "the server closed the connection: is the name or the key of the stream right?"
     return _Lost(reason, was_refused=number not in _NOBODY_THERE)
-
-
-def _public(url: str) -> str:
-    """Return how messages name `url`: without user name, password, query and key."""
-    address, question, _ = redact_address(url).partition("?")
-    path, slash, name = address.rpartition("/")
-    if len(name) > _LONGEST_NAME and "://" in path and url.lower().startswith("rtmp"):
-        address = f"{path}{slash}***"
-    return address + (question and "?***")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from streampose.frames import Result, RunInfo
 from streampose.sinks.sink import Sink
 from streampose.sinks.target import check_folder, make_folder, name_of
 from streampose.sinks.video import VideoFileSink
+
+log = logging.getLogger("streampose")
 
 TIME_FORMAT = "%Y%m%d-%H%M%S"
 """Of `{time}`, in UTC: names sort by time, and no hour comes twice in autumn."""
@@ -60,7 +63,9 @@ class SegmentsSink(Sink):
     def open(self, run: RunInfo) -> None:
         """Create the folder. Raises `SinkError`."""
         self._template = self._template.replace("{source}", run.source.source_id)
-        self._run = replace(run, source=replace(run.source, path=None))
+        if run.source.has_sound:
+            log.warning("%s: the segments go without sound", self.text)
+        self._run = replace(run, source=replace(run.source, path=None, has_sound=False))
         make_folder(self._path_at(datetime.now(UTC)).parent, self.text)
 
     def write(self, result: Result) -> None:

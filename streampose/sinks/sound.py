@@ -20,7 +20,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from streampose.errors import describe
-from streampose.sources.recorded import PICTURES_PER_S, open_recording, video_stream
+from streampose.sources.recorded import PICTURES_PER_S, late_start_s, open_recording, packets_of, video_stream
 
 log = logging.getLogger("streampose")
 
@@ -44,6 +44,8 @@ class _Track:
     strip_adts: BitStreamFilterContext | None
     """Set where each packet has a header of its own (AAC in MPEG-TS) that the target's container does not want."""
     last_dts: int | None = None
+    is_damaged: bool = False
+    """Whether that has been said."""
 
 
 class Sound:
@@ -57,9 +59,13 @@ class Sound:
         """
         first = _first_packets(path)
         self._output = output
+        self._name = name
         self._input = open_recording(path)
         self._tracks: dict[int, _Track] = {}
         for stream in self._input.streams.audio:
+            if stream.codec_context is None:
+                log.warning("%s goes without a sound track whose codec this FFmpeg does not know", name)
+                continue
             codec = stream.codec_context.name
             if stream.index not in first:
                 log.warning("%s goes without a sound track that is silent for %.0f s", name, SILENT_AFTER_S)
@@ -70,7 +76,10 @@ class Sound:
                     codec,
                 )
             else:
-                self._tracks[stream.index] = _add(stream, output, first[stream.index])
+                try:
+                    self._tracks[stream.index] = _add(stream, output, first[stream.index])
+                except (av.FFmpegError, ValueError) as error:
+                    log.warning("%s goes without its %s sound: %s", name, codec, describe(error))
         self._packets = self._read()
         self._waiting: tuple[float, Packet[Stream]] | None = None
 
@@ -102,9 +111,9 @@ class Sound:
         pictures = video_stream(self._input)
         if not self._tracks or pictures is None:
             return
-        parts = _Parts(pictures)
+        parts = _Parts(pictures, late_start_s(self._input))
         try:
-            for packet in self._input.demux([*(self._input.streams[index] for index in self._tracks), pictures]):
+            for packet in packets_of(self._input, *(self._input.streams[index] for index in self._tracks), pictures):
                 for shifted in parts.placed(packet):
                     time_s = _time_s(shifted)
                     if time_s is not None:
@@ -129,19 +138,33 @@ class Sound:
             return  # the muxer refuses a time that does not grow
         track.last_dts = packet.dts
         time_base = packet.time_base
-        for copied in [packet] if track.strip_adts is None else track.strip_adts.filter(packet):
+        try:
+            stripped = [packet] if track.strip_adts is None else track.strip_adts.filter(packet)
+        except av.FFmpegError as error:
+            self._skip(track, error)
+            return
+        for copied in stripped:
             copied.time_base = time_base
             copied.stream = track.target
-            self._output.mux_one(copied)
+            try:
+                self._output.mux_one(copied)
+            except (av.InvalidDataError, av.ArgumentError) as error:  # of the packet; a full disk is another one
+                self._skip(track, error)
+
+    def _skip(self, track: _Track, error: av.FFmpegError) -> None:
+        """Leave a damaged packet out: sound never costs a picture."""
+        if not track.is_damaged:
+            log.warning("%s: damaged sound is left out: %s", self._name, describe(error))
+        track.is_damaged = True
 
 
 class _Parts:
     """Puts joined recordings, in each of which time begins anew, one behind the other as their pictures follow."""
 
-    def __init__(self, pictures: VideoStream) -> None:
+    def __init__(self, pictures: VideoStream, start_s: Fraction) -> None:
         self._pictures = pictures.index
         self._step_s = 1 / (pictures.average_rate or pictures.guessed_rate or Fraction(PICTURES_PER_S))
-        self._shifts_s = [Fraction(0)]
+        self._shifts_s = [-start_s]
         """Of the parts whose pictures have begun."""
         self._part: dict[int, int] = {}
         self._last_s: dict[int, Fraction] = {}
@@ -196,7 +219,7 @@ def _first_packets(path: str) -> dict[int, Packet[Stream]]:
     with open_recording(path) as source, suppress(av.FFmpegError):
         missing = {stream.index for stream in source.streams.audio}
         begin_s: float | None = None
-        for packet in source.demux() if missing else ():
+        for packet in packets_of(source) if missing else ():
             time_s = _time_s(packet)
             if time_s is None:
                 continue
@@ -224,12 +247,20 @@ def _holds(format_name: str, stream: AudioStream) -> bool:
 
 
 def _add(stream: AudioStream, output: OutputContainer, first: Packet[Stream]) -> _Track:
+    # FFmpeg's MP4 muxer with `delay_moov` refuses AAC whose packets have headers; its Matroska muxer strips them.
+    has_headers = stream.codec_context.name == "aac" and not stream.codec_context.extradata
+    strip_adts = configured = None
+    if has_headers:
+        # Before the track is added, for what only calls itself AAC: a track that is never written to would hold the
+        # whole file back.
+        configured = BitStreamFilterContext("aac_adtstoasc", in_stream=stream).filter(first)
+        if output.format.name == "matroska":
+            configured = None
+        else:
+            strip_adts = BitStreamFilterContext("aac_adtstoasc", in_stream=stream)
     target = output.add_stream_from_template(stream)
+    if configured is not None:
+        target.codec_context.extradata = bytes(configured[0].get_sidedata("new_extradata"))
     if "language" in stream.metadata:
         target.metadata["language"] = stream.metadata["language"]
-    # FFmpeg's MP4 muxer with `delay_moov` refuses AAC whose packets have headers; its Matroska muxer strips them.
-    if stream.codec_context.name != "aac" or stream.codec_context.extradata or output.format.name == "matroska":
-        return _Track(target, None)
-    configured = BitStreamFilterContext("aac_adtstoasc", in_stream=stream).filter(first)
-    target.codec_context.extradata = bytes(configured[0].get_sidedata("new_extradata"))
-    return _Track(target, BitStreamFilterContext("aac_adtstoasc", in_stream=stream))
+    return _Track(target, strip_adts)

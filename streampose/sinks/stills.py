@@ -24,6 +24,7 @@ from streampose.sinks.target import (
     make_folder,
     name_of,
 )
+from streampose.sinks.video import square_pixels
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -150,7 +151,8 @@ def _name(frame: Frame) -> str:
 
 
 def _drawn(result: Result) -> Image:
-    return result.frame.image if result.picture is None else result.picture
+    picture = result.frame.image if result.picture is None else result.picture
+    return square_pixels(picture, result.frame.pixel_aspect)
 
 
 def _sweep(folder: Path) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from streampose.errors import SinkError, UsageError, describe, redact_address
+from streampose.addresses import redact_address
+from streampose.errors import SinkError, UsageError, describe
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -5,6 +5,7 @@ Knows MP4, MOV and Matroska; knows nothing of networks.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +16,7 @@ import cv2  # before av, else windows hang: see window.py
 # isort: split
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
@@ -25,6 +27,8 @@ from streampose.frames import Image, Result, RunInfo, SourceInfo
 from streampose.sinks.sink import Sink
 from streampose.sinks.sound import Sound
 from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle
+
+log = logging.getLogger("streampose")
 
 VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """File ending -> FFmpeg's name of the container."""
@@ -212,7 +216,7 @@ class _VideoFile:
             f"file:{path}", "w", format=format_name, options=_options(format_name, source.time_base)
         )
         self._encoder = self._add_encoder(source.fps)
-        self._sound = None if source.path is None else Sound(source.path, self._container, name_of(path))
+        self._sound = _sound_of(source, self._container, name_of(path))
         self._container.start_encoding()
 
     def add(self, picture: Image, pixel_aspect: Fraction, pts_s: float) -> None:
@@ -261,6 +265,19 @@ class _VideoFile:
         return stream
 
 
+def _sound_of(source: SourceInfo, output: OutputContainer, name: str) -> Sound | None:
+    """Return the sound of a recording on its way into `output`; None, with a word, where it cannot be copied."""
+    if source.path is None:
+        if source.has_sound:
+            log.warning("%s goes without the sound of %s: only sound of a file is copied", name, source.text)
+        return None
+    try:
+        return Sound(source.path, output, name)
+    except av.FFmpegError as error:  # sound never costs a picture
+        log.warning("%s goes without sound: %s", name, describe(error))
+        return None
+
+
 def _options(format_name: str, time_base: Fraction) -> dict[str, str]:
     flush = {"flush_packets": "1"}  # else a quiet picture's first half minute waits in FFmpeg's 32 kB
     if format_name == "matroska":
@@ -276,6 +293,17 @@ def _options(format_name: str, time_base: Fraction) -> dict[str, str]:
         # The start's offset is stored in these ticks, 1/1000 s by default; a few a second would be coarse for sound.
         "movie_timescale": str(time_base.denominator * -(-10_000 // time_base.denominator)),
     }
+
+
+def square_pixels(picture: Image, pixel_aspect: Fraction) -> Image:
+    """Return the (H, W, 3) uint8 BGR `picture` as it is to be shown where every pixel is square: wider or higher, by
+    the shape `pixel_aspect` (width over height) of its own pixels.
+    """
+    if pixel_aspect == 1:
+        return picture
+    height, width = picture.shape[:2]
+    shown = (round(width * pixel_aspect), height) if pixel_aspect > 1 else (width, round(height / pixel_aspect))
+    return np.asarray(cv2.resize(picture, shown, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def letterboxed(picture: Image, width: int, height: int, stretch: float = 1.0) -> Image:

@@ -18,7 +18,7 @@ import numpy as np
 from streampose.errors import SinkError, describe
 from streampose.frames import Image, Result, RunInfo
 from streampose.sinks.sink import Sink
-from streampose.sinks.video import letterboxed
+from streampose.sinks.video import letterboxed, square_pixels
 
 MAX_WIDTH, MAX_HEIGHT = 1280, 800
 """Pixels a window takes at first; OpenCV does not say how large the screen is, and this fits a laptop's."""
@@ -65,6 +65,7 @@ class WindowSink(Sink):
         if self._run is None:
             raise SinkError("the window is not open")
         picture = result.frame.image if result.picture is None else result.picture
+        picture = square_pixels(picture, result.frame.pixel_aspect)
         try:
             return self._show(picture, result.frame.pts_s, self._run)
         except cv2.error as error:

@@ -34,9 +34,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from streampose.addresses import for_ffmpeg, split_userinfo
+from streampose.addresses import for_ffmpeg, redact, redact_address, split_userinfo
 from streampose.channel import Channel, Closed, Empty, Finished
-from streampose.errors import SourceError, UsageError, describe, redact, redact_address
+from streampose.errors import SourceError, UsageError, describe
 from streampose.frames import Frame, SourceInfo
 from streampose.inputs import check_name
 from streampose.meter import Drop
@@ -46,6 +46,7 @@ from streampose.sources.recorded import (
     PICTURES_PER_S,
     VideoFile,
     ffmpeg_reason,
+    packets_of,
     pixel_aspect,
     shrinking,
     upright_bgr,
@@ -360,7 +361,13 @@ class LiveSource(Source):
 
     def _went_live(self, stream: VideoStream, frame: VideoFrame) -> None:
         rate = stream.average_rate or stream.guessed_rate
-        self.info = replace(self.info, width=frame.width, height=frame.height, fps=float(rate) if rate else None)
+        self.info = replace(
+            self.info,
+            width=frame.width,
+            height=frame.height,
+            fps=float(rate) if rate else None,
+            has_sound=len(stream.container.streams.audio) > 0,
+        )
         if self._outage.was_live:
             self.meter.reconnected()
             _log.info("%s is back", self.info.source_id)
@@ -480,7 +487,7 @@ class _Connection:
         while not self._released.is_set():
             try:
                 # All streams: with one alone, PyAV would not come back while only the others send.
-                for packet in container.demux():
+                for packet in packets_of(container):
                     if self._released.is_set():
                         return
                     # An empty one is PyAV's word for the end.

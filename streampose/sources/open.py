@@ -11,7 +11,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from streampose.errors import SourceError, UsageError, describe, redact_address
+from streampose.addresses import redact_address
+from streampose.errors import SourceError, UsageError, describe
 from streampose.inputs import Input, check_name
 from streampose.sources.live import open_live
 from streampose.sources.recorded import PICTURE_SUFFIXES, Stills, VideoFile

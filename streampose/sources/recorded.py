@@ -27,7 +27,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -157,12 +157,16 @@ def _read_picture(path: Path) -> Image:
 CONTAINERS = (
     "3gp,apng,asf,av1,avi,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,"
     "ogg,rm,vc1,vvc,webm,wtv,yuv4mpegpipe,"
+    "dhav,lmlm4,mxg,nsv,nuv,pva,ty,"
     "aac,aiff,flac,mp3,wav"
 )
 """What FFmpeg may take a file for. Playlists, scripts and the like are missing on purpose: they make it open other
 files and network addresses. The sound formats of the last line are there to be told that they hold no video."""
 _DECLARES_DURATION = frozenset(["mov", "matroska", "avi", "flv"])
 """Containers whose header says how long they are; elsewhere FFmpeg guesses it from what is there."""
+
+_HAS_CLOCK = frozenset(["mpegts", "mpeg", "dhav", "asf"])
+"""Containers whose times are those of a clock that ran before the recording began."""
 
 _UNSPECIFIED_MATRIX = 2
 _KNOWN_MATRICES = frozenset([0, 1, _UNSPECIFIED_MATRIX, 4, 5, 6, 7, 9])
@@ -269,7 +273,38 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     """Return the stream that holds the pictures; None when there is none."""
     # The cover picture of a sound file is a video stream to FFmpeg.
     videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    return videos[0] if videos else None
+    decodable = [s for s in videos if s.codec_context is not None] or videos
+    return max(decodable, key=_rank, default=None)
+
+
+def _rank(stream: VideoStream) -> tuple[bool, int, int]:
+    """Return what makes a stream the one to read: the container's default first, then its size, then its place."""
+    context = stream.codec_context
+    pixels = 0 if context is None else context.width * context.height
+    return bool(stream.disposition & Disposition.default), pixels, -stream.index
+
+
+def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+    """Yield what `container.demux` does.
+
+    A stream that appears behind the header, as one flipped bit of a transport stream brings about, is one more than
+    PyAV (18.1) has counted: at the end, when it flushes, it fails for lack of it. All packets have been yielded then.
+    """
+    with contextlib.suppress(IndexError):
+        yield from container.demux(*streams)
+
+
+LATE_START_S = 10.0
+"""A recording that begins later than this was cut out of something longer; one that begins a little late is whole."""
+
+
+def late_start_s(container: InputContainer) -> Fraction:
+    """Return the time at which a recording with a clock of its own, such as a piece of a transport stream, begins; 0
+    where it begins within `LATE_START_S`, or where the container's times are a matter of its maker's will.
+    """
+    start_s = Fraction(container.start_time or 0, av.time_base)
+    has_clock = container.format.name in _HAS_CLOCK
+    return start_s if has_clock and start_s > LATE_START_S else Fraction(0)
 
 
 class VideoFile(_Recorded):
@@ -291,11 +326,12 @@ class VideoFile(_Recorded):
             rate = stream.average_rate or stream.guessed_rate
             clock = _Clock(time_base, rate)
             declared_end_s = _declared_end_s(container)
+            start = round(late_start_s(container) / time_base)
             for frame in chain(decoding.frames(), self._tail(decoding)):
                 image = upright_bgr(frame, to_bgr, self._text)
                 if pts_s is None:
                     self.info = self._describe(container, stream, image, time_base, rate)
-                ticks = clock.tick(frame.pts)
+                ticks = clock.tick(None if frame.pts is None else frame.pts - start)
                 pts_s = ticks * time_base.numerator / time_base.denominator
                 aspect = pixel_aspect(frame, stream.sample_aspect_ratio)
                 yield _Shot(pts_s, image, pixel_aspect=aspect, shrink=shrinking(frame))
@@ -375,6 +411,7 @@ class VideoFile(_Recorded):
             frame_count=stream.frames or estimate,
             is_live=False,
             path=None if self._path is None else str(self._path),
+            has_sound=len(container.streams.audio) > 0,
         )
 
 
@@ -409,7 +446,7 @@ class _Decoding:
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the good frames; never raises for what is in the file."""
         try:
-            for packet in self._container.demux():
+            for packet in packets_of(self._container):
                 at = packet.pts if packet.pts is not None else packet.dts
                 if packet.is_corrupt and self._flags_are_exact:
                     self._note("a packet is incomplete")

@@ -1341,3 +1341,43 @@ def test_without_a_display_one_line_names_what_to_use_instead(name: str) -> None
         assert process.wait(timeout=10) == 1
         assert process.stderr is not None
         assert process.stderr.read() == ""
+
+
+class TestSoundNeverCostsAPicture:
+    """What is wrong with the sound is left out with a word, and every frame is there."""
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+    def test_a_damaged_header_of_one_packet(self, tmp_path: Path, suffix: str) -> None:
+        clip = make_clip(tmp_path / "clip.ts", frames=50, audio_s=2.0)
+        data = bytearray(clip.read_bytes())
+        headers = [at for at in range(len(data) - 1) if data[at] == 0xFF and data[at + 1] & 0xF6 == 0xF0]
+        at = headers[len(headers) // 2]
+        data[at : at + 2] = b"\x00\x00"
+        clip.write_bytes(data)
+        out = tmp_path / f"out{suffix}"
+        with open_source(clip) as source, open_sink(out) as sink:
+            sink.open(RunInfo(source.info, SKELETON, {}))
+            count = 0
+            for frame in source.frames():
+                sink.write(Result(frame, People.none(3), SKELETON))
+                count += 1
+        with av.open(str(out)) as written:
+            assert sum(1 for _ in written.decode(video=0)) == count > 40
+
+    def test_a_track_that_only_calls_itself_aac(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        clip = make_clip(tmp_path / "clip.mov", frames=25, audio_s=1.0)
+        data = bytearray(clip.read_bytes())
+        at = data.rfind(b"mp4a")
+        data[at : at + 4] = b"apac"
+        at = data.find(b"esds", at)
+        data[at : at + 4] = b"dapa"
+        clip.write_bytes(data)
+        for name in ("out.mp4", "out.mkv"):
+            with open_source(clip) as source, open_sink(tmp_path / name) as sink:
+                sink.open(RunInfo(source.info, SKELETON, {}))
+                for frame in source.frames():
+                    sink.write(Result(frame, People.none(3), SKELETON))
+            with av.open(str(tmp_path / name)) as written:
+                assert sum(1 for _ in written.decode(video=0)) == 25
+                assert not written.streams.audio
+            assert f"{name} goes without" in caplog.text
