@@ -7,6 +7,12 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
+# Where the system lacks the libraries of windows, as most servers do, OpenCV is taken without them.
+OPENCV_LOADS = $(BIN)/python -c "import cv2" 2>/dev/null
+WITHOUT_WINDOWS = echo "OpenCV's windows need system libraries that are not here: taking opencv-python-headless" \
+	&& $(BIN)/python -m pip uninstall --quiet --yes opencv-python \
+	&& $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
+
 .PHONY: demo test test-long check readme clean
 
 demo: .venv/ready
@@ -40,8 +46,10 @@ clean:
 
 .venv/ready: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable .
+	@$(OPENCV_LOADS) || { $(WITHOUT_WINDOWS); }
 	@touch $@
 
 .venv/ready-tests: .venv/ready
 	$(PIP_INSTALL) --editable ".[test,check]"
+	@$(OPENCV_LOADS) || { $(WITHOUT_WINDOWS); }
 	@touch $@

@@ -28,7 +28,7 @@ DEFAULT_KEYPOINT_THRESHOLD = 0.3
 
 
 def stream(
-    source: str | os.PathLike[str] | Input | Iterable[str | os.PathLike[str] | Input],
+    source: str | int | os.PathLike[str] | Input | Iterable[str | int | os.PathLike[str] | Input],
     *,
     to: str | os.PathLike[str] | Sink | Iterable[str | os.PathLike[str] | Sink] = (),
     overwrite: bool = False,
@@ -67,7 +67,7 @@ def stream(
     returned pipeline is also a context manager: use it as one when the loop may be left early.
 
     Args:
-        source: a video file, a picture, a folder or glob of pictures, `demo`, a camera (`0`, `/dev/video2`), an RTSP,
+        source: a video file, a picture, a folder or glob of pictures, `demo`, a camera (0, `/dev/video2`), an RTSP,
             RTMP or HTTP URL, `-` for a container on standard input; an `Input`, which has options of its own; or
             several of these.
         to: sinks, as texts (see `streampose.sinks.open.open_sink`) or objects, for every source without sinks of its
@@ -206,7 +206,10 @@ def _open_sinks(
             return GridCellSink("streampose", grid)
         if text not in ("window", "null"):
             place = text if "://" in text or text == "-" else os.path.realpath(text)
-            take(f"target {place}", text, "two sinks would write there; name each once, with {source} for each source")
+            remedy = "two sinks would write there; name each once, with {source} for each source"
+            if text == "-":
+                remedy = "standard output takes one sink; write the others to files, such as {source}.jsonl"
+            take(f"target {place}", text, remedy)
         return open_sink(
             text,
             overwrite=overwrite,
@@ -226,4 +229,4 @@ def _listed(values: Any, kind: type) -> list[Any]:
     """Return several values as a list; one text, path or `kind` is a list of one, None is none."""
     if values is None:
         return []
-    return [values] if isinstance(values, str | os.PathLike | kind) else list(values)
+    return [values] if isinstance(values, str | os.PathLike | int | kind) else list(values)

@@ -23,7 +23,7 @@ _BADLY_NAMED = re.compile(r"([^=/:]*)=[A-Za-z][A-Za-z0-9+.-]*://")
 class Input:
     """One source of a run."""
 
-    source: str | os.PathLike[str]
+    source: str | int | os.PathLike[str]
     """As `streampose.sources.open.open_source` takes it."""
     name: str | None = None
     """Its `source_id`: what frames and data carry and `{source}` in a sink stands for; None makes one from the text."""

@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,10 @@ LOG_EVERY_S = 10.0
 CLEAR = "\r\x1b[J"
 """Removes the status, at whose beginning the cursor of a terminal waits."""
 
+_WITHOUT_LIBRARY = (
+    "a system library is missing ({}): install it (Debian: apt install libgl1 libglib2.0-0), or take OpenCV without "
+    "windows: pip uninstall opencv-python, then pip install opencv-python-headless"
+)
 _NOT_GIVEN = argparse.SUPPRESS
 """Flags that are not given leave no trace, so that those of a file and the defaults of `stream` hold."""
 _LIVE_FLAGS = frozenset(["give_up_after_s", "freshness_s", "rtsp_transport", "size", "fps", "input_format"])
@@ -84,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("streampose").setLevel(logging.INFO)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        with _ended_by_sigterm():
+            return command(arguments)
     except StreamposeError as error:
         if arguments.debug:
             _say_traceback(error)
@@ -102,8 +108,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             _say_traceback(error)
             return 1
+        if isinstance(error, ImportError) and ".so" in str(error):
+            _say(f"streampose: {_WITHOUT_LIBRARY.format(describe(error))}")
+            return 1
         _say(f"streampose: a defect in streampose: {type(error).__name__}: {describe(error)}; --debug shows where")
         return 1
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: the first process of a container is not ended by it by itself."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -230,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     live.add_argument("--rtsp-transport", choices=("tcp", "udp"), help="default: tcp")
     live.add_argument("--size", metavar="WxH", help="a camera's picture, as 1280x720")
-    live.add_argument("--fps", metavar="N", type=_seconds, help="a camera's rate")
+    live.add_argument("--fps", metavar="N", type=_rate, help="a camera's rate")
     live.add_argument("--input-format", metavar="NAME", help="a camera's pixel or codec format, as mjpeg")
 
     running = run.add_argument_group("running")
@@ -320,16 +346,18 @@ def _run(arguments: argparse.Namespace) -> int:
     values |= {key: value for key, value in given.items() if key in _STREAM_FLAGS}
     options = {key: value for key, value in given.items() if key in _LIVE_FLAGS}
     inputs = [replace(one, **options) for one in inputs]
-    if not any(one.to for one in inputs):
-        values.setdefault("to", ["window"])
+    if not values.get("to"):
+        if all(one.to is None for one in inputs):
+            values["to"] = ["window"]
+        elif nowhere := [one.name for one in inputs if one.to is None]:
+            raise UsageError(f"[sources.{nowhere[0]}] names no sink: add to = [...] to it, or a `to` for all sources")
     if arguments.stats is not None:
-        _check_json(arguments.stats, [os.fspath(one.source) for one in inputs], overwrite=True)
-        sinks = [str(sink) for some in (values.get("to"), *(one.to for one in inputs)) for sink in some or ()]
-        if os.path.realpath(arguments.stats) in map(os.path.realpath, sinks):
-            raise UsageError(f"{name_of(arguments.stats)}: a sink writes there; name another file for the counts")
+        _check_json(arguments.stats, [str(one.source) for one in inputs], overwrite=True)
     _set_up_process()
     pipeline = stream(inputs, **values, results_wanted=False)
     with pipeline, _interrupts(pipeline) as interrupted:
+        if arguments.stats is not None:
+            _check_no_sink(arguments.stats, inputs, values.get("to") or (), pipeline)
         status = _Status(pipeline, shown=not arguments.quiet)
         with nullcontext() if arguments.stats is None else _stats_written(arguments.stats, pipeline):
             try:
@@ -338,6 +366,16 @@ def _run(arguments: argparse.Namespace) -> int:
             finally:
                 status.end()
     return INTERRUPTED if interrupted() else 0
+
+
+def _check_no_sink(stats: str, inputs: Sequence[Input], to: Sequence[Any], pipeline: Pipeline) -> None:
+    """Refuse a file for the counts to which a sink writes."""
+    from streampose.sinks.open import fill_in
+
+    for one, source in zip(inputs, pipeline.sources, strict=True):
+        targets = [fill_in(str(target), source.info.source_id) for target in (to if one.to is None else one.to)]
+        if os.path.realpath(stats) in map(os.path.realpath, targets):
+            raise UsageError(f"{name_of(stats)}: a sink writes there; name another file for the counts")
 
 
 def _check_json(file: str, sources: Sequence[str], *, overwrite: bool) -> None:
@@ -539,6 +577,14 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     return value if value > 0 else _wrong(f"{text!r}: seconds, more than 0")
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    return value if 0 < value < 10_000 else _wrong(f"{text!r}: frames a second, more than 0")
 
 
 def _seconds_or_zero(text: str) -> float:

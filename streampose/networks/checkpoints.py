@@ -33,6 +33,17 @@ _LOG = logging.getLogger("streampose")
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 
+MAX_JSON_BYTES = 16 * 2**20
+_COUNTED = frozenset(["id2label", "label2id", "edges", "flip_pairs"])
+_LARGEST = (
+    dict.fromkeys(["image_size", "height", "width", "shortest_edge", "longest_edge"], 8192)
+    | dict.fromkeys(["num_labels", *_COUNTED], 10_000)
+    | dict.fromkeys(["patch_size", "num_hidden_layers", "num_attention_heads", "num_experts"], 1024)
+    | dict.fromkeys(["hidden_size", "d_model", "intermediate_size", "mlp_ratio", "part_features"], 65_536)
+    | dict.fromkeys(["num_queries", "num_detection_tokens"], 10_000)
+)
+"""What is beyond every published network, by the names in their configs; of `_COUNTED` the entries are counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -380,11 +391,28 @@ def _has_weights(folder: Path, file: str) -> bool:
 
 def _read_json(name: str, file: Path) -> dict[str, Any]:
     try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise ModelError(f"{name}: its {file.name} is larger than any checkpoint's ({MAX_JSON_BYTES >> 20} MiB)")
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{name}: there is no {file.name} in {file.parent}: not a checkpoint in hub layout") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{name}: cannot read its {file.name}: {describe(error)}") from error
     if not isinstance(values, dict):
         raise ModelError(f"{name}: cannot read its {file.name}: it is no JSON object")
+    _check_numbers(name, file.name, values)
     return values
+
+
+def _check_numbers(name: str, file: str, values: dict[str, Any]) -> None:
+    """Raise `ModelError` for numbers that no network has, before anything is built of their size."""
+    for key, value in values.items():
+        if isinstance(value, dict) and key != "id2label":
+            _check_numbers(name, file, value)
+        limit = _LARGEST.get(key)
+        if limit is None:
+            continue
+        numbers = value if isinstance(value, list) and key not in _COUNTED else [value]
+        for number in [len(value)] if key in _COUNTED and isinstance(value, dict | list) else numbers:
+            if isinstance(number, int) and number > limit:
+                raise ModelError(f"{name}: `{key}` in its {file} is {reprlib.repr(number)}, more than {limit}")

@@ -80,8 +80,9 @@ class _Output:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES)
                 # Without it a picture's last bytes wait for the answer to the first, up to 40 ms.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # For the pulled cable: bytes that nobody acknowledges.
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_AFTER_S * 1000))
+                # For the pulled cable: bytes that nobody acknowledges. macOS has no such option.
+                if hasattr(socket, "TCP_USER_TIMEOUT"):
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_AFTER_S * 1000))
 
 
 def _try(address: dict[str, Any]) -> _Output | None:

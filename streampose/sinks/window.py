@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ class WindowSink(Sink):
     def __init__(self, title: str) -> None:
         """Find out whether a window can be had. Raises `SinkError`."""
         super().__init__("window")
-        _probe()
+        _probe(os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
         self._title = title
         self._run: RunInfo | None = None
         self._is_shown = False
@@ -187,13 +188,14 @@ def _open_window(title: str, picture: Image) -> None:
     cv2.resizeWindow(title, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
-def _probe() -> None:
+@cache
+def _probe(display: str | None, wayland: str | None) -> None:
     """Open a window in a child process, for what a process does not survive.
 
     Without a display Qt aborts it. In a process that imports PyAV, which brings an X library of its own, before OpenCV,
-    the first window hangs for ever (https://github.com/opencv/opencv/issues/29195).
+    the first window hangs for ever (https://github.com/opencv/opencv/issues/29195). A success holds for the process.
     """
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if sys.platform == "linux" and not (display or wayland):
         raise SinkError(f"no window can be opened: there is no display (DISPLAY is not set); {_INSTEAD}")
     imports = [name for name in sys.modules if name in {"av", "cv2"}]  # in the order of this process
     command = [sys.executable, "-c", f"import {', '.join(imports)}; {_PROBE}"]
@@ -206,4 +208,4 @@ def _probe() -> None:
         return
     if b"not implemented" in probe.stderr:
         raise SinkError(f"no window can be opened: this OpenCV has none (opencv-python has them); {_INSTEAD}")
-    raise SinkError(f"no window can be opened on display {os.environ.get('DISPLAY')!r}; {_INSTEAD}")
+    raise SinkError(f"no window can be opened on display {display!r}; {_INSTEAD}")

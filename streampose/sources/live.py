@@ -123,9 +123,10 @@ def open_live(
         SourceError: standard input is no video. From a live source's `frames` when it is given up.
     """
     check_name(name)
-    for value, what in ((give_up_after_s, "give up after"), (freshness_s, "freshness")):
-        if value is not None and not 0 <= value < float("inf"):
-            raise UsageError(f"{what} {value} s: give a number of seconds from 0 on")
+    if give_up_after_s is not None and not 0 <= give_up_after_s < float("inf"):
+        raise UsageError(f"give up after {give_up_after_s} s: give a number of seconds from 0 on")
+    if not 0 < freshness_s < float("inf"):
+        raise UsageError(f"freshness {freshness_s} s: give a number of seconds above 0")
     if text == "-":
         return _Pipe(name or "stdin")
     way = _camera(text, size, fps, input_format) if "://" not in text else _address(text, rtsp_transport)

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from streampose.addresses import redact_address
@@ -43,6 +44,9 @@ def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = No
         SourceError: the source is missing, unreadable, damaged from its first picture on, or without pictures.
     """
     one = source if isinstance(source, Input) else Input(source, name)
+    if isinstance(one.source, int):  # a camera's number
+        one = replace(one, source=str(one.source))
+    assert not isinstance(one.source, int)
     spelled = os.fspath(one.source)
     if not spelled:
         raise UsageError(f"an empty source: give {_READABLE}")

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
@@ -23,6 +24,7 @@ import cv2  # before av, else windows hang: see sinks/window.py
 import av
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 from av.container import InputContainer
 from av.packet import Packet
 from av.sidedata.sidedata import SideDataContainer
@@ -110,7 +112,8 @@ class Stills(_Recorded):
             try:
                 image = _read_picture(path)
             except (OSError, ValueError, cv2.error) as error:
-                reason = describe(error) if isinstance(error, OSError) else "damaged, or not a picture"
+                is_ours = isinstance(error, OSError | _TooLarge)
+                reason = describe(error) if is_ours else "damaged, or not a picture"
                 first_bad = first_bad or _BadPicture(file, reason, error)
                 bad += 1
                 if len(self._files) > 1:  # else the error says it all
@@ -142,13 +145,38 @@ class Stills(_Recorded):
         )
 
 
-# OpenCV writes lines of its own to stderr for a picture that it cannot decode; what matters of them is in our warnings.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+MAX_PIXELS = 200_000_000
+"""Of one frame; 600 MB as BGR. A file of a few hundred bytes can claim a hundred times as many."""
+
+
+class _TooLarge(ValueError):
+    """A picture of too many pixels."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise `ValueError` for a picture that is too large to be decoded."""
+    if width * height > MAX_PIXELS:
+        raise _TooLarge(f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded")
 
 
 def _read_picture(path: Path) -> Image:
+    with contextlib.suppress(OSError, SyntaxError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged headers, and of PIL's own limit
+        try:
+            with PIL.Image.open(path) as picture:  # reads no more than the header
+                size = picture.size
+        except PIL.Image.DecompressionBombError as error:
+            raise _TooLarge(f"{describe(error)}: more pixels than are decoded") from error
+        check_size(*size)
     # imdecode and not imread, which cannot open every file name on every system.
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    # OpenCV writes to stderr what is wrong with a picture; what matters of it is in our warnings. The level belongs to the
+    # host program and is put back.
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if image is None:
         raise ValueError(f"OpenCV cannot decode {path}")
     return np.asarray(image, np.uint8)
@@ -180,6 +208,10 @@ def upright_bgr(frame: VideoFrame, to_bgr: VideoReformatter, text: str) -> Image
     `to_bgr` is one for all frames: `VideoFrame.to_ndarray(format=...)` makes a new one each time, which takes longer
     than decoding the frame. Raises `SourceError`.
     """
+    try:
+        check_size(frame.width, frame.height)
+    except ValueError as error:
+        raise SourceError(f"{text}: {describe(error)}") from error
     if frame.colorspace not in _KNOWN_MATRICES:
         frame.colorspace = _UNSPECIFIED_MATRIX
     try:

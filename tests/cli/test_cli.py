@@ -545,3 +545,76 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     code, _, stderr = run(["run", "nowhere.mp4", "--to", "null", "--debug"], tmp_path)
     assert code == 1
     assert "Traceback" in stderr
+
+
+def test_a_missing_system_library_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "streampose", "run", "demo", "--to", "null"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "libGL.so.1" in done.stderr
+    assert "opencv-python-headless" in done.stderr
+
+
+def test_sigterm_ends_the_program_while_the_networks_load() -> None:
+    # In a process that ignores SIGTERM by itself, as the first one of a container does.
+    program = (
+        "import signal, sys, threading, os\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "import streampose.api\n"
+        "import streampose.cli.main as program\n"
+        "def loading(*_, **__):\n"
+        "    print('loading', flush=True)\n"
+        "    threading.Event().wait(60)\n"
+        "program.stream = loading\n"
+        "sys.exit(program.main(['run', 'demo', '--to', 'null']))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == "loading\n"
+        process.terminate()
+        assert process.wait(20) == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["demo", "--fps", "abc"], "frames a second"),
+        (["demo", "demo2=demo", "--to", "-"], "standard output takes one sink"),
+    ],
+)
+def test_wrong_words_are_told_by_their_kind(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(["run", *arguments])
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    assert code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_table_without_a_sink_beside_others_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "cameras.toml"
+    file.write_text("[sources.door]\nsource = 'demo'\nto = ['null']\n[sources.hall]\nsource = 'demo'\n")
+    assert main(["run", "--config", str(file)]) == 2
+    assert "[sources.hall] names no sink" in capsys.readouterr().err
+
+
+def test_the_counts_never_replace_what_a_sink_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "cam=demo", "--to", "{source}.jsonl", "--stats", "cam.jsonl"]) == 2
+    assert "a sink writes there" in capsys.readouterr().err

@@ -430,3 +430,28 @@ def test_cuda_comes_first() -> None:
     assert pick_device("auto") == torch.device("cuda")
     assert pick_device("cuda:0").index == 0
     assert pick_dtype("auto", pick_device("auto")) in (torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_labels", 10**23),
+        ("edges", [[0, 1]] * 1_000_000),
+        ("backbone_config", {"image_size": [100_000, 100_000]}),
+        ("id2label", {str(number): "x" for number in range(20_000)}),
+    ],
+)
+def test_numbers_beyond_every_network_are_refused_before_anything_is_built(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    folder = save_pose(tmp_path / "odd")
+    edit_json(folder / "config.json", {key: value})
+    with pytest.raises(ModelError, match=r"more than|larger than"):
+        resolve(str(folder))
+
+
+def test_deeply_nested_json_is_one_line(tmp_path: Path) -> None:
+    folder = save_pose(tmp_path / "deep")
+    (folder / "config.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(ModelError, match=r"cannot read its config\.json"):
+        resolve(str(folder))

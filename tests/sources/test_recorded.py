@@ -766,3 +766,41 @@ class TestClock:
     def test_repairs(self, given_ticks: list[int | None], expected: list[int]) -> None:
         clock = _Clock(Fraction(1, 100), Fraction(25))
         assert [clock.tick(tick) for tick in given_ticks] == expected
+
+
+def test_a_still_of_absurd_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    picture = tmp_path / "bomb.jpg"
+    data = bytearray(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\xc0")  # the frame header: length, precision, height, width
+    data[at + 5 : at + 9] = (30_000).to_bytes(2, "big") * 2
+    picture.write_bytes(data)
+    with pytest.raises(SourceError, match="pixels"):
+        open_source(picture)
+
+
+def test_the_default_video_track_is_read_else_the_largest(tmp_path: Path) -> None:
+    small = make_clip(tmp_path / "small.mp4", size=(96, 60), frames=10)
+    large = make_clip(tmp_path / "large.mp4", size=(192, 120), frames=10, first=100)
+    for name, chosen, width in (("default.mkv", 0, 96), ("none.mkv", None, 192)):
+        with av.open(str(tmp_path / name), "w") as out, av.open(str(small)) as first, av.open(str(large)) as second:
+            tracks = []
+            for number, container in enumerate((first, second)):
+                stream = container.streams.video[0]
+                track = out.add_stream_from_template(stream)
+                track.disposition = av.stream.Disposition.default if number == chosen else av.stream.Disposition(0)
+                tracks.append((container.demux(stream), track))
+            for packets, track in tracks:
+                for packet in packets:
+                    if packet.size:
+                        packet.stream = track
+                        out.mux(packet)
+        with open_source(tmp_path / name) as source:
+            assert source.info.width == width, name
+
+
+def test_a_piece_of_a_transport_stream_begins_at_its_first_frame(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "piece.ts", frames=20, start_s=3600.0)
+    with open_source(clip) as source:
+        times = [frame.pts_s for frame in source.frames()]
+    assert times[0] < 0.1
+    assert np.allclose(np.diff(times), 0.04, atol=1e-3)
