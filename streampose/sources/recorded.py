@@ -169,8 +169,8 @@ def _read_picture(path: Path) -> Image:
             raise _TooLarge(f"{describe(error)}: more pixels than are decoded") from error
         check_size(*size)
     # imdecode and not imread, which cannot open every file name on every system.
-    # OpenCV writes to stderr what is wrong with a picture; what matters of it is in our warnings. The level belongs to the
-    # host program and is put back.
+    # OpenCV writes to stderr what is wrong with a picture; what matters of it is in our warnings. The level belongs to
+    # the host program and is put back.
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

@@ -121,7 +121,7 @@ def test_sound_of_a_recorded_source_stays_out(tmp_path: Path) -> None:
 def test_a_killed_recording_keeps_its_files(tmp_path: Path, suffix: str) -> None:
     program = textwrap.dedent("""
         import os, signal, sys
-        from tests.test_segments import *
+        from tests.sinks.test_segments import *
 
         sink = open_sink(sys.argv[1], segment_s=8.0)
         sink.open(run_info())

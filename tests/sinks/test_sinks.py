@@ -837,7 +837,7 @@ def test_names_in_a_source_that_are_not_utf8_do_not_matter(source: str, tmp_path
 KILLED = """
     import sys, time
     from streampose.sinks.open import open_sink
-    from tests.test_sinks import VIDEOS, result, run_info
+    from tests.sinks.test_sinks import VIDEOS, result, run_info
 
     sinks = [open_sink(f"{sys.argv[1]}/{name}") for name in (*VIDEOS, "out.jsonl", "out/")]
     for sink in sinks:
@@ -1168,7 +1168,7 @@ WINDOW = """
     except StreamposeError as error:
         print(type(error).__name__, error)
         sys.exit(error.exit_code)
-    from tests.test_sinks import result, run_info
+    from tests.sinks.test_sinks import result, run_info
 
     red = np.zeros((300, 500, 3), np.uint8)
     red[:] = 0, 0, 255
