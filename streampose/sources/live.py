@@ -30,6 +30,7 @@ import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -63,6 +64,8 @@ _POLL_S = 0.05
 """Between two looks at whether a source that waits is still wanted."""
 _PACKETS = 64
 """Read ahead of the decoder, which takes them at once; a few seconds of a paced source."""
+_WITHOUT_CLOCK = frozenset(["mpjpeg", "mjpeg"])
+"""Streams of pictures without times, which FFmpeg takes for 25 a second: each has the time at which it comes."""
 _GRACE_S = 0.5
 _CAMERA_POLL_S = 0.002
 _PICTURE_WITHIN_S = 20.0
@@ -331,10 +334,11 @@ class LiveSource(Source):
         is_paced = ends_at_s is not None or container.format.name == "hls"
         rate = stream.average_rate or stream.guessed_rate
         self._timing.connected(stream.time_base or Fraction(1, TICKS_PER_S), rate, is_paced=is_paced)
+        has_clock = container.format.name not in _WITHOUT_CLOCK
         to_bgr = VideoReformatter()
         is_first = True
         for frame in self._decoded(connection, stream, ends=ends_at_s is not None):
-            pts_s, behind_s = self._timing.place(frame.pts, time.monotonic())
+            pts_s, behind_s = self._timing.place(frame.pts if has_clock else None, time.monotonic())
             if behind_s < 0 and is_paced and self._stop.wait(-behind_s):
                 return
             self.meter.captured()
@@ -467,7 +471,7 @@ class _Connection:
     def _open(self) -> InputContainer:
         started_s = time.monotonic()
         try:
-            return av.open(
+            container = av.open(
                 self._way.url,
                 "r",
                 format=self._way.format,
@@ -475,6 +479,8 @@ class _Connection:
                 timeout=(self._open_timeout_s, self._read_timeout_s),
                 metadata_errors="replace",
             )
+            _read_one_variant(container)
+            return container
         except av.ProtocolNotFoundError as error:
             raise UsageError(f"{self._way.text}: this FFmpeg cannot read such addresses; give {_KINDS}") from error
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -510,6 +516,15 @@ class _Connection:
 
     def _silence(self, cause: Exception | None = None) -> _Lost:
         return _Lost(f"nothing came for {self._read_timeout_s:g} s", cause)
+
+
+def _read_one_variant(container: InputContainer) -> None:
+    """Let HLS fetch the pieces of the variant that is read, the best one, and of no other."""
+    chosen = video_stream(container)
+    if container.format.name == "hls" and chosen is not None:
+        for stream in container.streams:
+            if stream.index != chosen.index:
+                stream.discard = Discard.all
 
 
 def _why(error: Exception, way: Way) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -723,3 +724,41 @@ class TestStandardInput:
             assert not reader.is_alive()
             source.close()
         assert len(got) > 90
+
+
+MJPEG_CAMERA = """
+import http.server, time
+import cv2, numpy as np
+
+class Camera(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        data = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+        for _ in range(100):
+            self.wfile.write(b"--frame\\r\\nContent-Type: image/jpeg\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(data))
+            self.wfile.write(data + b"\\r\\n")
+            self.wfile.flush()
+            time.sleep(0.1)
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Camera)
+print(server.server_port, flush=True)
+server.handle_request()
+"""
+
+
+def test_pictures_without_times_have_the_time_at_which_they_come() -> None:
+    with subprocess.Popen([sys.executable, "-c", MJPEG_CAMERA], stdout=subprocess.PIPE, text=True) as camera:
+        assert camera.stdout is not None
+        port = int(camera.stdout.readline())
+        try:
+            with open_live(f"http://127.0.0.1:{port}/stream") as source:
+                frames = list(itertools.islice(source.frames(), 25))
+        finally:
+            camera.kill()
+    span_s = frames[-1].captured_at_s - frames[0].captured_at_s
+    assert span_s > 1.0
+    assert frames[-1].pts_s - frames[0].pts_s == pytest.approx(span_s, abs=0.3)
+    assert [frame.index for frame in frames] == list(range(25))
+    assert source.meter.stats()["dropped"] == {}
