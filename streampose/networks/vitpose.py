@@ -14,6 +14,7 @@ code holds the interpreter lock: a second core adds a twentieth (68 to 72 crops 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -195,9 +196,21 @@ def load_dense_map_network(
     if isinstance(network.head, _SimpleDecoder):
         # A detector's logarithms of distances, rounded to bfloat16, would move the sides of boxes by a hundredth.
         network.head.float()
-    if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if device.type == "cpu" and can_lay_out(dtype):
         _lay_out(network)
     return network
+
+
+@cache
+def can_lay_out(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has its fast linear layers for `dtype` on this CPU; in bfloat16 it wants AVX-512 or better."""
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        _LaidOutLinear(nn.Linear(16, 16, dtype=dtype))(torch.zeros(16, 16, dtype=dtype))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _first_layer(projection: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> tuple[nn.Linear, nn.Parameter]:

@@ -10,7 +10,7 @@ from transformers import VitPoseForPoseEstimation
 from streampose.errors import ModelError, UsageError
 from streampose.networks.checkpoints import load_network, resolve
 from streampose.networks.known import DEFAULT_POSE
-from streampose.networks.vitpose import DenseMapNetwork, load_dense_map_network
+from streampose.networks.vitpose import DenseMapNetwork, can_lay_out, load_dense_map_network
 from tests.tiny import save_pose, save_rt_detr, vitpose
 
 CPU = torch.device("cpu")
@@ -124,7 +124,9 @@ def test_weights_laid_out_for_a_cpu_change_nothing(activation: str, dtype: torch
     checkpoint = resolve(folder)
     laid_out = load_dense_map_network(checkpoint, CPU, dtype)
     plain = DenseMapNetwork(load_network(checkpoint, VitPoseForPoseEstimation, torch.float32)).to(dtype)
-    assert not any(isinstance(module, torch.nn.Linear) for module in laid_out.layers.modules())
+    is_plain = any(isinstance(module, torch.nn.Linear) for module in laid_out.layers.modules())
+    assert is_plain != can_lay_out(dtype)
+    assert can_lay_out(torch.float32)
     bound = 1e-5 if dtype == torch.float32 else 0.05
     for images in (pictures(3, 64, 48), pictures(2, 64, 64), pictures(2, 80, 208)):
         assert relative_error(laid_out(images).float(), plain(images).float()) < bound
