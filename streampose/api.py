@@ -121,7 +121,8 @@ def stream(
         from streampose.networks.detector import load_detector
         from streampose.networks.device import default_batches, pick_device, pick_dtype
         from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
-        from streampose.pipeline.pipeline import Feed, Pipeline
+        from streampose.pipeline.parts import Feed
+        from streampose.pipeline.pipeline import Pipeline
 
         where = pick_device(device)
         precision = pick_dtype(dtype, where)

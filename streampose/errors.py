@@ -53,6 +53,15 @@ class StalledError(StreamposeError):
     """A step of the pipeline that did not come back in time."""
 
 
+def wrapped(kind: type[StreamposeError], message: str, error: BaseException) -> StreamposeError:
+    """Return `error` itself when it speaks to the user already, else a `kind` that does, caused by it."""
+    if isinstance(error, StreamposeError):
+        return error
+    new = kind(f"{message}: {describe(error)}")
+    new.__cause__ = error
+    return new
+
+
 def describe(error: BaseException) -> str:
     """Return one line for a library's error: its operating-system text where it has one, else its own text, else its
     type.

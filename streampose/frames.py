@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -81,9 +81,15 @@ class Frame:
     """For picture sources the file's path below the source's folder (its name for a single picture), else None."""
     pixel_aspect: Fraction = Fraction(1)
     """Width of a pixel over its height as it is to be shown, rotation applied; 1 where the source does not say."""
-    shrink: Shrink | None = field(default=None, repr=False, compare=False)
-    """Shrinks the decoder's picture, which it holds, in a third of the time that `image` takes. None where nothing
-    does, and as soon as the detector has looked at the frame."""
+
+
+class Captured(NamedTuple):
+    """A frame as it leaves its source, with what its decoder can do cheaply for the detector."""
+
+    frame: Frame
+    shrink: Shrink | None = None
+    """Shrinks the decoder's picture, which it holds, in a third of the time that `frame.image` takes; None where
+    nothing does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,12 @@ class Input:
     give_up_after_s: float | None = None
     """A live source: give up when it has not been there for so long; 0 fails on the first attempt. None: never, but a
     run's only source fails on the first attempt."""
+    stream: int | None = None
+    """The video stream to read, counted from 0; None takes the best."""
+    max_height: int | None = None
+    """Of several video streams or HLS variants, take the best of at most this many lines; None sets no limit."""
+    max_pixels: int = 200_000_000
+    """Refuse frames and stills of more pixels; so many take 600 MB."""
     freshness_s: float = 0.5
     """A live source: frames that are older are skipped."""
     rtsp_transport: str = "tcp"
@@ -51,6 +57,14 @@ def check_name(name: str | None) -> None:
             f"{redact_address(name)!r} cannot name a source: it becomes part of file names, so it needs a letter and "
             "no '/'"
         )
+
+
+def check_times(one: Input) -> None:
+    """Raise `UsageError` for a time of a live source that cannot be right."""
+    if one.give_up_after_s is not None and not 0 <= one.give_up_after_s < float("inf"):
+        raise UsageError(f"give_up_after_s is a number of seconds from 0 on, not {one.give_up_after_s}")
+    if not 0 < one.freshness_s < float("inf"):
+        raise UsageError(f"freshness_s is a number of seconds above 0, not {one.freshness_s}")
 
 
 def parse_input(text: str) -> tuple[str | None, str]:

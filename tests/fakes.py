@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 import torch
 
-from streampose.frames import Boxes, Float32, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
+from streampose.frames import Boxes, Captured, Float32, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
 from streampose.meter import SourceMeter
 from streampose.sinks.sink import Sink
 
@@ -69,12 +69,12 @@ class FakeSource:
         self.closed = 0
         self.interrupted = threading.Event()
 
-    def frames(self) -> Iterator[Frame]:
+    def captures(self) -> Iterator[Captured]:
         index = 0
         while self.count is None or index < self.count:
             self.fault.meet(index)
             self.captured += 1
-            yield Frame(self.info.source_id, index, index / 25, time.monotonic(), picture(index))
+            yield Captured(Frame(self.info.source_id, index, index / 25, time.monotonic(), picture(index)))
             index += 1
 
     def interrupt(self) -> None:
@@ -108,6 +108,18 @@ class FakeDetector:
         )
 
 
+@dataclass
+class FakeEstimate:
+    """Does its work when its result is asked for."""
+
+    pose: FakePose
+    images: Sequence[torch.Tensor]
+    boxes: Sequence[Boxes]
+
+    def result(self) -> list[tuple[Float32, Float32]]:
+        return self.pose.estimate(self.images, self.boxes)
+
+
 class FakePose:
     """Puts every keypoint at x = the frame's index."""
 
@@ -118,10 +130,8 @@ class FakePose:
         self.fault = fault
         self.batches: list[int] = []
 
-    def begin(
-        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
-    ) -> Callable[[], list[tuple[Float32, Float32]]]:
-        return lambda: self.estimate(images, boxes)
+    def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> FakeEstimate:
+        return FakeEstimate(self, images, boxes)
 
     def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
         self.batches.append(sum(len(some) for some in boxes))

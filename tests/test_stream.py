@@ -76,14 +76,6 @@ def test_on_a_cpu_nothing_is_compiled(tmp_path: Path, tiny: dict[str, str], capl
     assert "nothing is compiled on a CPU" in caplog.text
 
 
-@pytest.mark.parametrize("detect_every", [1, 3])
-def test_results_do_not_hold_what_the_decoder_made(tmp_path: Path, tiny: dict[str, str], detect_every: int) -> None:
-    clip = make_clip(tmp_path / "clip.mp4", frames=10)
-    results = list(streampose.stream(clip, **tiny, detect_every=detect_every))
-    assert len(results) == 10
-    assert all(result.frame.shrink is None for result in results)
-
-
 def test_a_sink_of_ones_own_beside_a_file(tmp_path: Path, tiny: dict[str, str]) -> None:
     clip = make_clip(tmp_path / "clip.mp4", frames=5)
     sink = Collecting()

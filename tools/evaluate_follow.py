@@ -22,14 +22,15 @@ import numpy as np
 import supervision as sv
 import torch
 
-from streampose.frames import Boxes, Frame, People, Shrink
+from streampose.frames import Boxes, Captured, People, Shrink
 from streampose.networks.checkpoints import assets_folder
 from streampose.networks.detector import PersonDetector, load_detector
 from streampose.networks.device import pick_device, pick_dtype
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
 from streampose.pipeline.follow import SURE_SCORE
-from streampose.pipeline.pipeline import Feed, Pipeline
+from streampose.pipeline.parts import Feed
+from streampose.pipeline.pipeline import Pipeline
 from streampose.sources.open import DEMO, open_source
 from streampose.sources.source import Source
 
@@ -61,8 +62,8 @@ class FirstFrames(Source):
         self._source, self._most = source, most
         self.info = source.info
 
-    def frames(self) -> Iterator[Frame]:
-        return itertools.islice(self._source.frames(), self._most)
+    def captures(self) -> Iterator[Captured]:
+        return itertools.islice(self._source.captures(), self._most)
 
     def close(self) -> None:
         self._source.close()

@@ -24,12 +24,13 @@ import torch
 from streampose._version import __version__
 from streampose.addresses import redact_address
 from streampose.bench.agreement import AGREEMENT, Comparison
-from streampose.bench.measure import NETWORKS, OF_PEOPLE, STAGES, Measurer, make_up, torch_threads
+from streampose.bench.measure import NETWORKS, OF_PEOPLE, STAGES, Measurer, torch_threads
 from streampose.bench.reference import ReferenceLoop
 from streampose.bench.report import Report
+from streampose.bench.stand_ins import make_up
 from streampose.bench.stopwatch import Costs
 from streampose.errors import UsageError
-from streampose.frames import Boxes, Frame
+from streampose.frames import Boxes, Captured, Frame
 from streampose.networks.checkpoints import Checkpoint, resolve
 from streampose.networks.detector import PersonDetector, load_detector
 from streampose.networks.device import default_batches, pick_device, pick_dtype
@@ -159,33 +160,34 @@ def measure(
     peak_mb, peak_device_mb = _peak_memory_mb(device)
     count = frames or max(effort.first_frames, round(first.fps * effort.run_s))
     sample = measurer.read(_spread(count, effort.sample_frames))
-    found = [measurer.detect(frame) for frame in sample]
-    if len({frame.image.shape for frame in sample}) > 1:
+    found = [measurer.detect(one) for one in sample]
+    frames_in_sample = [one.frame for one in sample]
+    if len({frame.image.shape for frame in frames_in_sample}) > 1:
         raise UsageError(f"{source} holds pictures of several sizes: measure those of one size")
 
     reference = ReferenceLoop(
         resolve(detector.name), resolve(estimator.name), device=device, threshold=threshold, labels=detector.label_of
     )
-    reference.run(sample[0].image)  # the first time is slower
+    reference.run(sample[0].frame.image)  # the first time is slower
     wanted = max(effort.rounds, reference_frames or effort.reference_frames)
-    rounds = _take_turns(measurer, reference, sample, found, count, effort.rounds, wanted, dtype)
+    rounds = _take_turns(measurer, reference, frames_in_sample, found, count, effort.rounds, wanted, dtype)
     reference_fps, pipeline_fps, ceiling_fps = (float(np.median(fps)) for fps in rounds.fps.values())
 
     _log.info("bench: stages")
     costs = measurer.reading(min(count, 100)) + measurer.stages(sample)
-    costs += measurer.hand_over(sample[0], found[0])
+    costs += measurer.hand_over(sample[0].frame, found[0])
     by_people, (host_frame_s, host_person_s) = _growth_with_people(measurer, sample, found)
     _log.info("bench: batches, sources, a live run")
     by_batch = [
         {"batch": size, "detector_ms": detector_s * 1e3, "pose_ms": pose_s * 1e3}
         for size in effort.batch_sizes
-        for detector_s, pose_s in [measurer.batch_s(sample, found, size)]
+        for detector_s, pose_s in [measurer.batch_s(frames_in_sample, found, size)]
     ]
     by_sources = [
         {"sources": sources, "fps": measurer.run(max(1, count // sources), sources=sources).fps}
         for sources in SOURCE_COUNTS
     ]
-    height, width = sample[0].image.shape[:2]
+    height, width = sample[0].frame.image.shape[:2]
     comparison, people_per_frame = rounds.comparison, float(np.mean(rounds.people))
     in_sample = float(np.mean([len(boxes) for boxes in found]))
     return Report(
@@ -271,7 +273,7 @@ def _take_turns(
     compared = _spread(count, reference_frames)
     for number in range(rounds):
         _log.info("bench: round %d of %d", number + 1, rounds)
-        frames = measurer.read(compared[number::rounds])
+        frames = [one.frame for one in measurer.read(compared[number::rounds])]
         began_s = time.perf_counter()
         theirs = [reference.run(frame.image) for frame in frames]
         fps["reference"].append(len(theirs) / (time.perf_counter() - began_s))
@@ -313,17 +315,17 @@ def _stage(stage: str, costs: Costs, people: float) -> dict[str, Any]:
 
 
 def _growth_with_people(
-    measurer: Measurer, sample: Sequence[Frame], found: Sequence[Boxes]
+    measurer: Measurer, sample: Sequence[Captured], found: Sequence[Boxes]
 ) -> tuple[list[dict[str, float]], tuple[float, float]]:
     """Return `Report.by_people` and, for the host, seconds a frame and seconds a person."""
-    frame, boxes = max(zip(sample, found, strict=True), key=lambda pair: len(pair[1]))
-    height, width = frame.image.shape[:2]
+    one, boxes = max(zip(sample, found, strict=True), key=lambda pair: len(pair[1]))
+    height, width = one.frame.image.shape[:2]
     rows, host_s = [], []
     for count in PEOPLE_COUNTS:
         people = make_up(measurer.examples(boxes, width, height), count, width, height)
         frames = sample[: max(1, min(4, 20 // max(1, count)))]
         with torch_threads(1):
-            costs = measurer.stages(frames, [people] * len(frames)) + measurer.hand_over(frame, people)
+            costs = measurer.stages(frames, [people] * len(frames)) + measurer.hand_over(one.frame, people)
         host_s.append(sum(seconds for stage, seconds in costs.cpu_s.items() if stage not in NETWORKS))
         networks_s = sum(costs.wall_s.get(stage, 0.0) for stage in NETWORKS)
         rows.append({"people": count, "host_ms": host_s[-1] * 1e3, "networks_ms": networks_s * 1e3})
@@ -331,7 +333,7 @@ def _growth_with_people(
 
 
 def _live(
-    measurer: Measurer, sample: Sequence[Frame], found: Sequence[Boxes], costs: Costs, effort: Effort
+    measurer: Measurer, sample: Sequence[Captured], found: Sequence[Boxes], costs: Costs, effort: Effort
 ) -> dict[str, Any]:
     """Return `Report.live`."""
     alone = measurer.stages(sample, found, frame_by_frame=True)

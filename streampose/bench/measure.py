@@ -6,25 +6,26 @@ Knows nothing of the reference, of what is compared with what, or of how a repor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from threading import Event
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from streampose.annotate import Annotator
+from streampose.bench.stand_ins import KnownAnswers, OneFrame, Repeated, make_up
 from streampose.bench.stopwatch import WARM_UP, Costs, Stopwatch, finish
-from streampose.frames import Boxes, Float32, Frame, People, Shrink, SourceInfo
-from streampose.meter import SourceMeter
+from streampose.channel import Channel, Finished
+from streampose.frames import Boxes, Captured, Float32, Frame, People
 from streampose.networks.detector import PersonDetector
 from streampose.networks.device import own_stream, upload
 from streampose.networks.pose import PoseEstimator
-from streampose.pipeline.pipeline import BATCH_FRAMES, Feed, Pipeline
+from streampose.pipeline.networks import BATCH_FRAMES
+from streampose.pipeline.parts import Feed
+from streampose.pipeline.pipeline import Pipeline
 from streampose.sinks.null import NullSink
 from streampose.sources.open import open_source
 
@@ -45,112 +46,25 @@ OF_PEOPLE = ("crops", "pose network", "keypoints", "drawing")
 """Stages whose work is the people; the others' is the frame."""
 
 
-def frame_groups(counts: Iterable[int], limit: int, most: int = BATCH_FRAMES) -> list[list[int]]:
+def frame_groups(counts: Sequence[int], limit: int, most: int = BATCH_FRAMES) -> list[list[int]]:
     """Return the indices of frames with so many people each in the groups that `Pipeline` makes of a recording: as many
     whole frames, at most `most`, as have at most `limit` people together, or one that has more.
     """
+    waiting: Channel[tuple[int, int]] = Channel(max(1, len(counts)))
+    for numbered in enumerate(counts):
+        waiting.put(numbered)
+    waiting.finish()
     groups: list[list[int]] = []
-    room = 0
-    for index, count in enumerate(counts):
-        if not groups or count > room or len(groups[-1]) == most:
-            groups.append([])
-            room = limit
-        groups[-1].append(index)
-        room -= count
+    with suppress(Finished):
+        while True:
+            batch = waiting.take_batch(limit, weigh=lambda numbered: numbered[1], most=most)
+            groups.append([index for index, _ in batch])
     return groups
 
 
 def batches_of(count: int, limit: int) -> list[int]:
     """Return the sizes of the batches that `count` things go through in."""
     return [min(limit, count - done) for done in range(0, count, limit)]
-
-
-def make_up(boxes_xyxy: Float32, count: int, width: int, height: int) -> Boxes:
-    """Return `count` boxes in a picture of this size: those given (N, 4), N > 0, again and again, shifted."""
-    rng = np.random.default_rng(0)
-    chosen = boxes_xyxy[np.arange(count) % len(boxes_xyxy)]
-    extent = chosen[:, 2:] - chosen[:, :2]
-    corner = rng.uniform(0, np.maximum(np.array([width, height]) - extent, 1), (count, 2))
-    first = np.arange(count) < len(boxes_xyxy)  # as they are
-    corner[first] = chosen[first, :2]
-    xyxy = np.concatenate([corner, corner + extent], axis=1).astype(np.float32)
-    return Boxes(xyxy, np.full(count, 0.5, np.float32), np.zeros(count, np.int64))
-
-
-class _Recording:
-    """A recording as often as it takes for `count` frames, as fast as they are taken or, `is_live`, at its own pace."""
-
-    def __init__(self, text: str, count: int, *, name: str = "bench", is_live: bool = False) -> None:
-        self._text = text
-        self._count = count
-        self._source = open_source(text)
-        self.info = replace(self._source.info, source_id=name, is_live=is_live)
-        self.meter = SourceMeter()
-        self._stopped = Event()
-
-    def frames(self) -> Iterator[Frame]:
-        index, offset_s, pts_s, began_s = 0, 0.0, 0.0, time.monotonic()
-        while True:
-            for frame in self._source.frames():
-                pts_s = offset_s + frame.pts_s
-                if self.info.is_live:
-                    if self._stopped.wait(max(0.0, began_s + pts_s - time.monotonic())):
-                        return
-                    self.meter.captured()
-                yield replace(
-                    frame, source_id=self.info.source_id, index=index, pts_s=pts_s, captured_at_s=time.monotonic()
-                )
-                index += 1
-                if index == self._count:
-                    return
-            offset_s = pts_s + 1 / (self.info.fps or 25)
-            self._source.close()
-            self._source = open_source(self._text)
-
-    def interrupt(self) -> None:
-        self._stopped.set()
-
-    def close(self) -> None:
-        self._source.close()
-
-
-class _Still:
-    """One picture, `count` times, that costs nothing to read."""
-
-    def __init__(self, frame: Frame, text: str, count: int) -> None:
-        height, width = frame.image.shape[:2]
-        self.info = SourceInfo("still", text, width, height, 25.0, Fraction(1, 25), count, is_live=False)
-        self.meter = SourceMeter()
-        self._frames = [replace(frame, index=index, pts_s=index / 25) for index in range(count)]
-
-    def frames(self) -> Iterator[Frame]:
-        yield from self._frames
-
-    def interrupt(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _Ready:
-    """A detector and a pose network that know their answers: what a run then costs is the hand-over."""
-
-    def __init__(self, like: PoseEstimator, label_of: dict[int, str], people: Boxes) -> None:
-        self.name, self.skeleton, self.label_of = like.name, like.skeleton, label_of
-        self._boxes = people
-        shape = (len(people), like.keypoint_count)
-        self._pose = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
-
-    def detect(self, images: Sequence[torch.Tensor], shrinks: Sequence[Shrink | None] | None = None) -> list[Boxes]:
-        del shrinks
-        return [self._boxes] * len(images)
-
-    def begin(
-        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
-    ) -> Callable[[], list[tuple[Float32, Float32]]]:
-        del boxes
-        return lambda: [self._pose] * len(images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,20 +129,20 @@ class Measurer:
         self.cells_across = heatmaps.shape[-1] - 1
         """Cells of a heatmap from the middle of its first column to that of its last."""
 
-    def read(self, indices: Sequence[int]) -> list[Frame]:
+    def read(self, indices: Sequence[int]) -> list[Captured]:
         """Return the frames at `indices` (rising, some may be equal) of the recording played again and again."""
-        source = _Recording(self._source, max(indices) + 1)
+        source = Repeated(self._source, max(indices) + 1)
         try:
-            return [frame for frame in source.frames() for index in indices if frame.index == index]
+            return [one for one in source.captures() for index in indices if one.frame.index == index]
         finally:
             source.close()
 
     def reading(self, count: int) -> Costs:
         """Return what reading takes, over the first `count` frames."""
-        source, read = _Recording(self._source, count), 0
+        source, read = Repeated(self._source, count), 0
         try:
             wall_s, cpu_s = time.perf_counter(), time.process_time()
-            for _ in source.frames():
+            for _ in source.captures():
                 read += 1
             wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
             return Costs({"read": wall_s / read}, {"read": cpu_s / read})
@@ -237,7 +151,7 @@ class Measurer:
 
     def run(self, count: int, *, keep: Container[int] = (), sources: int = 1, is_live: bool = False) -> _Run:
         """Let `count` frames of each of several equal sources through the pipeline, drawn, to no sink."""
-        recordings = [_Recording(self._source, count, name=f"bench{i}", is_live=is_live) for i in range(sources)]
+        recordings = [Repeated(self._source, count, name=f"bench{i}", is_live=is_live) for i in range(sources)]
         people: list[int] = []
         kept: dict[int, People] = {}
         with Pipeline(
@@ -298,9 +212,9 @@ class Measurer:
             rates[self._side_by_side] = self.networks_alone(people, frames, boxes)
         self._side_by_side = max(rates, key=lambda way: rates[way])
 
-    def detect(self, frame: Frame) -> Boxes:
+    def detect(self, captured: Captured) -> Boxes:
         """Return the people of one frame."""
-        return self._detector.detect([self.pixels(frame)], [frame.shrink])[0]
+        return self._detector.detect([self.pixels(captured.frame)], [captured.shrink])[0]
 
     def pixels(self, frame: Frame) -> torch.Tensor:
         """Return the picture of a frame on the networks' device."""
@@ -326,9 +240,9 @@ class Measurer:
         return found.xyxy if len(found) else middle
 
     def stages(
-        self, frames: Sequence[Frame], boxes: Sequence[Boxes] | None = None, *, frame_by_frame: bool = False
+        self, sample: Sequence[Captured], boxes: Sequence[Boxes] | None = None, *, frame_by_frame: bool = False
     ) -> Costs:
-        """Time every stage but reading and the hand-over on `frames` of one size, in the pipeline's batches.
+        """Time every stage but reading and the hand-over on frames of one size, in the pipeline's batches.
 
         Args:
             boxes: people to take instead of those that are found.
@@ -338,12 +252,12 @@ class Measurer:
         made: dict[Hashable, Any] = {}
         with torch.inference_mode():
             for _ in range(WARM_UP + self._repeats):
-                self._walk(frames, boxes, 1 if frame_by_frame else len(frames), watch, made)
-        return watch.costs(len(frames))
+                self._walk(sample, boxes, 1 if frame_by_frame else len(sample), watch, made)
+        return watch.costs(len(sample))
 
     def _walk(
         self,
-        frames: Sequence[Frame],
+        sample: Sequence[Captured],
         boxes: Sequence[Boxes] | None,
         at_once: int,
         watch: Stopwatch,
@@ -359,6 +273,7 @@ class Measurer:
                     made[stage, step] = network(inputs)
             return made[stage, step]
 
+        frames = [one.frame for one in sample]
         height, width = frames[0].image.shape[:2]
         with watch("upload"):
             pixels = [self.pixels(frame) for frame in frames]
@@ -367,7 +282,7 @@ class Measurer:
         for start in range(0, len(frames), size):
             with watch("detector input", start):
                 some = slice(start, start + size)
-                inputs = self._detector.prepare(pixels[some], [frame.shrink for frame in frames[some]])
+                inputs = self._detector.prepare(pixels[some], [one.shrink for one in sample[some]])
             outputs = through("detector network", self._detector.forward, inputs, start)
             with watch("boxes", start):
                 found += self._detector.decode(outputs, height, width)
@@ -396,8 +311,8 @@ class Measurer:
         answers, no drawing and no reading.
         """
         count = 200
-        source = _Still(frame, self._source, count)
-        ready = _Ready(self._estimator, self._detector.label_of, people)
+        source = OneFrame(frame, self._source, count)
+        ready = KnownAnswers(self._estimator, self._detector.label_of, people)
         pipeline = Pipeline(
             [Feed(source, [NullSink()])],
             ready,

@@ -35,7 +35,8 @@ from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE, models_tab
 from streampose.sinks.target import check_file, name_of
 
 if TYPE_CHECKING:
-    from streampose.pipeline.pipeline import FrameSource, Pipeline
+    from streampose.pipeline.parts import FrameSource
+    from streampose.pipeline.pipeline import Pipeline
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells report it."""

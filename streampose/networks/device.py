@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from streampose.errors import ModelError, UsageError, describe
 from streampose.frames import Image
 from streampose.networks.engine import new_stream
+from streampose.networks.pending import Pending
 from streampose.networks.workers import MOST_AT_ONCE, worker_count
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -88,24 +89,41 @@ def read_here(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def fetch(tensor: torch.Tensor) -> Callable[[], npt.NDArray[Any]]:
-    """Begin to copy a tensor to the host; what is returned waits for it and returns it, an array of its own.
+def fetch(tensor: torch.Tensor) -> Pending[npt.NDArray[Any]]:
+    """Begin to copy a tensor to the host and return a handle, whose result is an array of its own.
 
     On CUDA the copy is part of the calling thread's stream, so that the thread can ask the device for more before it
-    waits; it waits for this copy only, not for what was asked after it.
+    waits; `result()` waits for this copy only, not for what was asked after it.
     """
-    if tensor.device.type != "cuda":
-        return lambda: tensor.cpu().numpy()
-    # Only into pinned memory the device copies by itself.
-    here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    here.copy_(tensor, non_blocking=True)
-    is_here = torch.cuda.current_stream(tensor.device).record_event()
+    if tensor.device.type == "cuda":
+        return _CudaCopy(tensor)
+    return _Copy(tensor)
 
-    def wait() -> npt.NDArray[Any]:
-        is_here.synchronize()
-        return here.numpy()
 
-    return wait
+class _Copy:
+    """A tensor that is copied when its result is asked for."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+
+    def result(self) -> npt.NDArray[Any]:
+        """Return the tensor as an array."""
+        return self._tensor.cpu().numpy()
+
+
+class _CudaCopy:
+    """A copy that the device makes by itself."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        # Only into pinned memory the device copies by itself.
+        self._here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._here.copy_(tensor, non_blocking=True)
+        self._is_here = torch.cuda.current_stream(tensor.device).record_event()
+
+    def result(self) -> npt.NDArray[Any]:
+        """Wait for the copy and return it."""
+        self._is_here.synchronize()
+        return self._here.numpy()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from streampose.frames import Boxes, Float32, Skeleton
 from streampose.networks.checkpoints import CONFIG, PREPROCESSOR, Checkpoint, resolve
 from streampose.networks.device import fetch, read_here, run_errors
 from streampose.networks.geometry import Blur, crop_people, crop_regions, decode_heatmaps, flip_back, to_frame
+from streampose.networks.pending import Pending
 from streampose.networks.vitpose import load_dense_map_network
 from streampose.networks.workers import begin, part_sizes
 
@@ -109,34 +110,28 @@ class PoseEstimator:
         Raises:
             ModelError: the network failed, such as by running out of memory.
         """
-        return self.begin(images, boxes)()
+        return self.begin(images, boxes).result()
 
-    def begin(
-        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
-    ) -> Callable[[], list[tuple[Float32, Float32]]]:
-        """Begin what `estimate` does; what is returned waits for it and returns it. Between the two the calling thread
-        may begin more, which comes behind it: so neither the device nor a worker waits for that thread.
+    def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Pending[list[tuple[Float32, Float32]]]:
+        """Begin what `estimate` does and return a handle; its `result()` waits and returns what `estimate` does.
 
-        Raises, like what is returned, `ModelError`.
+        Before it waits the calling thread may begin more, which comes behind it: so neither the device nor a worker
+        waits for that thread.
+
+        Raises, like `result()`, `ModelError`.
         """
         counts = [len(some) for some in boxes]
         with torch.inference_mode(), run_errors(self.name, self.device, "--pose-batch"):
             if self.device.type == "cpu":
                 # The whole way on the workers, so that none of them waits while crops are cut or heatmaps read.
                 limit = min(self._max_batch, part_sizes(max(1, sum(counts)))[0])
-                parts = begin(lambda batch: self._of_batch(images, boxes, batch).numpy(), [*_batches(counts, limit)])
+                batches = [*_batches(counts, limit)]
+                parts: Sequence[Pending[Float32]] = begin(
+                    lambda batch: self._of_batch(images, boxes, batch).numpy(), batches
+                )
             else:
                 parts = [fetch(self._of_batch(images, boxes, batch)) for batch in _batches(counts, self._max_batch)]
-
-        def finish() -> list[tuple[Float32, Float32]]:
-            with run_errors(self.name, self.device, "--pose-batch"):
-                found = [_defined(part()) for part in parts]
-            people = np.concatenate([np.zeros((0, self.keypoint_count, 3), np.float32), *found])
-            ends = np.cumsum(counts)[:-1]
-            of_images = np.split(people, ends) if counts else []
-            return [(np.ascontiguousarray(of[..., :2]), np.ascontiguousarray(of[..., 2])) for of in of_images]
-
-        return finish
+        return _Estimate(self, parts, counts)
 
     def _of_batch(
         self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes], batch: Sequence[tuple[int, int, int]]
@@ -180,6 +175,24 @@ class PoseEstimator:
         cells, scores = decode_heatmaps(heatmaps, self._blur)
         keypoints = to_frame(cells, regions, height=heatmaps.shape[-2], width=heatmaps.shape[-1])
         return torch.cat([keypoints, scores[..., None]], dim=-1)
+
+
+class _Estimate:
+    """Poses that are being found, in batches of some people each."""
+
+    def __init__(self, estimator: PoseEstimator, batches: Sequence[Pending[Float32]], counts: Sequence[int]) -> None:
+        self._estimator = estimator
+        self._batches = batches
+        self._counts = counts
+        """People of each image."""
+
+    def result(self) -> list[tuple[Float32, Float32]]:
+        """Wait; return what `PoseEstimator.estimate` does."""
+        with run_errors(self._estimator.name, self._estimator.device, "--pose-batch"):
+            found = [_defined(batch.result()) for batch in self._batches]
+        people = np.concatenate([np.zeros((0, self._estimator.keypoint_count, 3), np.float32), *found])
+        of_images = np.split(people, np.cumsum(self._counts)[:-1]) if self._counts else []
+        return [(np.ascontiguousarray(of[..., :2]), np.ascontiguousarray(of[..., 2])) for of in of_images]
 
 
 def _defined(people: Float32) -> Float32:

@@ -12,11 +12,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+from streampose.networks.pending import Pending, Ready
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
@@ -52,15 +54,15 @@ def each(work: Callable[[Part], Found], parts: Sequence[Part]) -> list[Found]:
 
     Raises what `work` raises, for the first part that fails.
     """
-    return [finish() for finish in begin(work, parts)]
+    return [begun.result() for begun in begin(work, parts)]
 
 
-def begin(work: Callable[[Part], Found], parts: Sequence[Part]) -> list[Callable[[], Found]]:
-    """Begin what `each` does; each of what it returns waits for a part's result and returns it, or raises."""
+def begin(work: Callable[[Part], Found], parts: Sequence[Part]) -> Sequence[Pending[Found]]:
+    """Begin what `each` does; return a handle for each part."""
     if _is_worker():
-        return [partial(work, part) for part in parts]
+        return [Ready(work(part)) for part in parts]
     pool = _workers().pool
-    return [pool.submit(_without_gradients, work, part).result for part in parts]
+    return [pool.submit(_without_gradients, work, part) for part in parts]
 
 
 def worker_count() -> int:

@@ -20,7 +20,9 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from streampose.errors import describe
-from streampose.sources.recorded import PICTURES_PER_S, late_start_s, open_recording, packets_of, video_stream
+from streampose.sources.decode import late_start_s, open_recording, packets_of, video_stream
+from streampose.sources.recorded import PICTURES_PER_S
+from streampose.sources.source import Reading
 
 log = logging.getLogger("streampose")
 
@@ -108,9 +110,9 @@ class Sound:
 
     def _read(self) -> Iterator[tuple[float, Packet[Stream]]]:
         """Yield the packets of the tracks, and of the pictures to tell where those end, with their times."""
-        pictures = video_stream(self._input)
-        if not self._tracks or pictures is None:
+        if not self._tracks:
             return
+        pictures = video_stream(self._input, Reading())
         parts = _Parts(pictures, late_start_s(self._input))
         try:
             for packet in packets_of(self._input, *(self._input.streams[index] for index in self._tracks), pictures):

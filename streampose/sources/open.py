@@ -8,16 +8,23 @@ import glob
 import os
 import re
 import stat
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from streampose.addresses import redact_address
 from streampose.errors import SourceError, UsageError, describe
-from streampose.inputs import Input, check_name
-from streampose.sources.live import open_live
-from streampose.sources.recorded import PICTURE_SUFFIXES, Stills, VideoFile
-from streampose.sources.source import Source, file_safe
+from streampose.inputs import Input, check_name, check_times
+from streampose.sources.connection import Connection
+from streampose.sources.decode import Lost
+from streampose.sources.endpoint import address, camera
+from streampose.sources.live import OPEN_TIMEOUT_S, LiveSource, not_there
+from streampose.sources.recorded import VideoFile
+from streampose.sources.remote import RemoteRecording, is_finite
+from streampose.sources.source import Reading, Source, file_safe
+from streampose.sources.stdin import StandardInput
+from streampose.sources.stills import PICTURE_SUFFIXES, Stills
 
 DEMO = "demo"
 """The text that means the bundled clip; a file of that name is `./demo`."""
@@ -30,60 +37,97 @@ def is_live_text(text: str) -> bool:
 
 
 def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = None, is_alone: bool = True) -> Source:
-    """Open a source; of a recording the first picture is read.
+    """Open a source; of a recording the first frame is read.
 
     Args:
-        source: a video file, a picture, a folder or a glob pattern of pictures (`**` goes through folders), `demo`,
-            or what `streampose.sources.live.open_live` reads; or an `Input` with options of its own. A path object
-            always means a file or folder.
+        source: a video file, a still, a folder or a glob pattern of stills (`**` goes through folders), `demo`, a
+            camera (`0`, `/dev/video2`), an address (see `streampose.sources.endpoint.address`) or `-` for a container
+            on standard input; or an `Input` with options of its own. A path object always means a file or folder.
         name: the `source_id` of its frames, for a source that is no `Input`; None makes one from the text.
         is_alone: whether the run has no other source. An only source that is live fails on the first attempt.
 
     Raises:
-        UsageError: no source is named so.
-        SourceError: the source is missing, unreadable, damaged from its first picture on, or without pictures.
+        UsageError: a value that cannot be right, or no source is named so.
+        SourceError: the source is missing, unreadable, damaged from its first frame on, or without any.
     """
     one = source if isinstance(source, Input) else Input(source, name)
-    if isinstance(one.source, int):  # a camera's number
-        one = replace(one, source=str(one.source))
-    assert not isinstance(one.source, int)
-    spelled = os.fspath(one.source)
+    if one.give_up_after_s is None and is_alone:
+        one = replace(one, give_up_after_s=0.0)
+    check_name(one.name)
+    # A number is a camera's.
+    spelled = str(one.source) if isinstance(one.source, int) else os.fspath(one.source)
     if not spelled:
         raise UsageError(f"an empty source: give {_READABLE}")
-    check_name(one.name)
-    if isinstance(one.source, str):
-        if one.source == DEMO:
+    reading = Reading(one.stream, one.max_height, one.max_pixels)
+    if not isinstance(one.source, os.PathLike):
+        if spelled == DEMO:
             from streampose.networks.checkpoints import demo_clip
 
-            return VideoFile(demo_clip(), spelled, one.name or DEMO)
-        if is_live_text(one.source):
-            return open_live(
-                one.source,
-                name=one.name,
-                give_up_after_s=0.0 if one.give_up_after_s is None and is_alone else one.give_up_after_s,
-                freshness_s=one.freshness_s,
-                rtsp_transport=one.rtsp_transport,
-                size=one.size,
-                fps=one.fps,
-                input_format=one.input_format,
-            )
+            return VideoFile(demo_clip(), spelled, one.name or DEMO, reading)
+        if is_live_text(spelled):
+            return _open_stream(spelled, one, reading)
     try:
-        return _open_path(spelled, one.name)
+        return _open_path(spelled, one.name, reading)
     except OSError as error:
         raise SourceError(f"{spelled} cannot be opened: {describe(error)}") from error
+
+
+def _open_stream(text: str, one: Input, reading: Reading) -> Source:
+    """Open what is neither a file nor a folder. What is finite is recorded, wherever it lies; all else is live."""
+    check_times(one)
+    if text == "-":
+        return StandardInput(one.name or "stdin", reading)
+    if "://" in text:
+        if (one.size, one.fps, one.input_format) != (None, None, None):
+            raise UsageError(
+                f"{redact_address(text)}: size, fps and input_format are for cameras; a stream has its own"
+            )
+        endpoint = address(text, one.rtsp_transport)
+    else:
+        endpoint = camera(text, one.size, one.fps, one.input_format)
+    source_id = one.name or endpoint.source_id
+
+    def live(connection: Connection | None = None) -> LiveSource:
+        return LiveSource(
+            endpoint,
+            source_id,
+            reading,
+            give_up_after_s=one.give_up_after_s,
+            freshness_s=one.freshness_s,
+            connection=connection,
+        )
+
+    if not endpoint.may_be_recorded:
+        return live()
+    connection = Connection(endpoint, reading, OPEN_TIMEOUT_S, endpoint.read_timeout_s, source_id)
+    try:
+        container = connection.container(threading.Event())
+    except Lost as lost:
+        connection.release()
+        if one.give_up_after_s == 0:
+            raise not_there(endpoint, lost) from lost.__cause__
+        return live()
+    assert container is not None  # nobody interrupts it
+    if is_finite(container):
+        return RemoteRecording(connection, endpoint.text, source_id, reading)
+    if container.format.name == "hls":
+        # Connect again when frames are asked for: a playlist is played at its own pace, from where it was opened.
+        connection.release()
+        return live()
+    return live(connection)
 
 
 _READABLE = "a video file, a picture, a folder or glob of pictures, a camera, a stream's address, or 'demo'"
 
 
-def _open_path(spelled: str, name: str | None) -> Source:
+def _open_path(spelled: str, name: str | None, reading: Reading) -> Source:
     path = Path(spelled)
     try:
         status = path.stat()
     except FileNotFoundError:
         if glob.has_magic(spelled):
             found = [Path(match) for match in glob.glob(spelled, recursive=True)]  # noqa: PTH207 Path.glob refuses "/a/*"
-            return _open_pictures([p for p in found if _is_picture(p)], None, spelled, name)
+            return _open_stills([p for p in found if _is_still(p)], None, spelled, name, reading)
         if path.is_symlink():
             raise SourceError(f"{spelled} is a broken link: there is no {path.readlink()}") from None
         hint = f": an address begins with its scheme; give {_READABLE}" if "://" in spelled else _suggestion(path)
@@ -91,28 +135,32 @@ def _open_path(spelled: str, name: str | None) -> Source:
     except ValueError as error:  # a null byte
         raise SourceError(f"{spelled!r} cannot be opened: {describe(error)}") from error
     if stat.S_ISDIR(status.st_mode):
-        inside = [p for p in path.iterdir() if _is_picture(p) and not p.name.startswith(".")]
-        return _open_pictures(inside, path, spelled, name)
+        inside = [p for p in path.iterdir() if _is_still(p) and not p.name.startswith(".")]
+        return _open_stills(inside, path, spelled, name, reading)
     if not stat.S_ISREG(status.st_mode):
         raise SourceError(f"{spelled} is neither a file nor a folder")
     if status.st_size == 0:
         raise SourceError(f"{spelled} is empty (0 bytes)")
     source_id = name or file_safe(path.stem)
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        return Stills([path], path.parent, spelled, source_id)
-    return VideoFile(path, spelled, source_id)
+        return Stills([path], path.parent, spelled, source_id, reading.max_pixels)
+    return VideoFile(path, spelled, source_id, reading)
 
 
-def _open_pictures(files: Sequence[Path], folder: Path | None, spelled: str, name: str | None) -> Source:
+def _open_stills(
+    files: Sequence[Path], folder: Path | None, spelled: str, name: str | None, reading: Reading
+) -> Source:
     if not files:
         raise SourceError(
             f"{spelled}: no pictures there (known by their endings: {' '.join(sorted(PICTURE_SUFFIXES))})"
         )
     folder = folder or Path(os.path.commonpath([p.parent for p in files]))
-    return Stills(sorted(files, key=_natural), folder, spelled, name or file_safe(folder.resolve().name))
+    return Stills(
+        sorted(files, key=_natural), folder, spelled, name or file_safe(folder.resolve().name), reading.max_pixels
+    )
 
 
-def _is_picture(path: Path) -> bool:
+def _is_still(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
 
 

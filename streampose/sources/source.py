@@ -5,10 +5,23 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 
-from streampose.frames import Frame, SourceInfo
+from streampose.frames import Captured, Frame, SourceInfo
 from streampose.meter import SourceMeter
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a source is read where there is a choice."""
+
+    stream: int | None = None
+    """The video stream to read, counted from 0 among the video streams; None takes the best."""
+    max_height: int | None = None
+    """Of several video streams, take the best of at most this many lines; None sets no limit."""
+    max_pixels: int = 200_000_000
+    """Refuse frames and stills of more pixels: a file of a few hundred bytes can claim a hundred times as many."""
 
 
 class Source(ABC):
@@ -26,8 +39,13 @@ class Source(ABC):
     def interrupt(self) -> None:  # noqa: B027 - a recording is read as it is asked for, and waits for nothing
         """Let `frames` end soon, whatever it waits for; from any thread or a signal handler."""
 
-    @abstractmethod
     def frames(self) -> Iterator[Frame]:
+        """Yield what `captures` does, the frames alone."""
+        for captured in self.captures():
+            yield captured.frame
+
+    @abstractmethod
+    def captures(self) -> Iterator[Captured]:
         """Yield what is left of the source, frame by frame, and end where it ends; a consumer stops by stopping to ask.
 
         Raises:

@@ -24,9 +24,10 @@ from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImag
 import streampose
 from streampose.bench.agreement import AGREEMENT, Agreement, Comparison, Differences, match_people
 from streampose.bench.bench import QUICK, Effort, box_threshold, fit_cost, measure
-from streampose.bench.measure import batches_of, frame_groups, make_up
+from streampose.bench.measure import batches_of, frame_groups
 from streampose.bench.reference import ReferenceLoop
 from streampose.bench.report import Report, table
+from streampose.bench.stand_ins import make_up
 from streampose.channel import Channel, Finished
 from streampose.cli.main import main
 from streampose.errors import ModelError
@@ -35,7 +36,7 @@ from streampose.networks.checkpoints import resolve
 from streampose.networks.detector import load_detector
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
-from streampose.pipeline.pipeline import BATCH_FRAMES
+from streampose.pipeline.networks import BATCH_FRAMES
 from tests import tiny as networks
 from tools.readme_bench import README, SECTION
 

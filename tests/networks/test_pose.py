@@ -102,8 +102,8 @@ def test_pictures_of_several_sizes_as_one_by_one(bundled, demo) -> None:
 def test_more_may_be_begun_before_the_first_is_waited_for(bundled, demo) -> None:
     (first, boxes, _), (second, more, _), _ = demo
     expected = [bundled.estimate([first], [boxes]), bundled.estimate([second], [more])]
-    finish_first, finish_second = bundled.begin([first], [boxes]), bundled.begin([second], [more])
-    for found, ((keypoints, scores),) in zip((finish_first(), finish_second()), expected, strict=True):
+    begun_first, begun_second = bundled.begin([first], [boxes]), bundled.begin([second], [more])
+    for found, ((keypoints, scores),) in zip((begun_first.result(), begun_second.result()), expected, strict=True):
         np.testing.assert_allclose(found[0][0], keypoints, atol=0.02)
         np.testing.assert_allclose(found[0][1], scores, atol=1e-3)
 
@@ -115,8 +115,8 @@ def test_what_is_fetched_is_what_was_there_when_it_was_asked_for() -> None:
     first = fetch(numbers * 2)
     numbers.add_(1)
     second = fetch(numbers)
-    np.testing.assert_array_equal(second(), np.arange(1, (1 << 20) + 1))
-    np.testing.assert_array_equal(first(), np.arange(1 << 20) * 2)
+    np.testing.assert_array_equal(second.result(), np.arange(1, (1 << 20) + 1))
+    np.testing.assert_array_equal(first.result(), np.arange(1 << 20) * 2)
 
 
 def test_nobody_and_nothing_are_ordinary(bundled, demo) -> None:

@@ -27,10 +27,11 @@ import pytest
 
 from streampose.annotate import Annotator
 from streampose.frames import Boxes, SourceInfo
-from streampose.pipeline.pipeline import Feed, Pipeline
+from streampose.pipeline.parts import Feed
+from streampose.pipeline.pipeline import Pipeline
 from streampose.sinks.open import open_sink
 from streampose.sinks.sink import Sink
-from streampose.sources.live import open_live
+from streampose.sources.open import open_source
 from tests.fakes import SKELETON, FakeDetector, FakePose
 from tests.player import Player, wait_until
 from tests.servers import Namespace, Publisher, RtmpServer, RtspServer, free_port
@@ -119,7 +120,7 @@ def resident_mb() -> float:
 
 
 def feed(url: str, *sinks: Sink, name: str = "cam") -> Feed:
-    return Feed(open_live(url, name=name, give_up_after_s=None), sinks)
+    return Feed(open_source(url, name=name, is_alone=False), sinks)
 
 
 def wait_until_published(rtmp: RtmpServer, name: str = "out", within_s: float = 10.0) -> None:
@@ -387,7 +388,7 @@ def test_a_link_that_goes_down_and_comes_up(tmp_path: Path) -> None:
 
 
 def test_an_unknown_size_is_no_obstacle() -> None:
-    source = open_live("rtsp://127.0.0.1:9/cam", give_up_after_s=None)
+    source = open_source("rtsp://127.0.0.1:9/cam", is_alone=False)
     assert isinstance(source.info, SourceInfo)
     assert (source.info.width, source.info.height) == (0, 0)
     source.close()

@@ -13,6 +13,7 @@ import torch
 import streampose
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes, Float32, Frame, People
+from streampose.networks.pending import Ready
 from streampose.pipeline.follow import (
     MOST_MISSES,
     Follower,
@@ -20,7 +21,8 @@ from streampose.pipeline.follow import (
     pose_scores,
     pose_similarity,
 )
-from streampose.pipeline.pipeline import Feed, Pipeline
+from streampose.pipeline.parts import Feed
+from streampose.pipeline.pipeline import Pipeline
 from streampose.pipeline.schedule import LOOK_WITHIN_S, Budget, EveryNth, Schedule, Spending
 from tests.fakes import FakeAnnotator, FakeSink, FakeSource, Fault, index_of
 from tests.pipeline.test_many import LiveFake, accounted, collect, named
@@ -482,10 +484,8 @@ class WalkingPose:
         self.seconds = seconds
         self.batches: list[int] = []
 
-    def begin(
-        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
-    ) -> Callable[[], list[tuple[Float32, Float32]]]:
-        return lambda: self.estimate(images, boxes)
+    def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Ready[list[tuple[Float32, Float32]]]:
+        return Ready(self.estimate(images, boxes))
 
     def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
         time.sleep(self.seconds)

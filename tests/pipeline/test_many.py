@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from streampose.errors import ModelError, SourceError
-from streampose.frames import Boxes, Float32, Frame, SourceInfo
+from streampose.frames import Boxes, Captured, Float32, Frame, SourceInfo
 from streampose.meter import Drop, SourceMeter
 from streampose.pipeline.pace import Pace
-from streampose.pipeline.pipeline import Feed, Pipeline
+from streampose.pipeline.parts import Feed
+from streampose.pipeline.pipeline import Pipeline
 from tests.fakes import (
     HEIGHT,
     NO_FAULT,
@@ -45,7 +46,7 @@ class LiveFake(FakeSource):
         self.fps = fps
         self.hangs_at = hangs_at
 
-    def frames(self) -> Iterator[Frame]:
+    def captures(self) -> Iterator[Captured]:
         began_s = time.monotonic()
         index = 0
         while self.count is None or index < self.count:
@@ -55,7 +56,7 @@ class LiveFake(FakeSource):
                 return
             self.meter.captured()
             self.captured += 1
-            yield Frame(self.info.source_id, index, index / self.fps, time.monotonic(), picture(index))
+            yield Captured(Frame(self.info.source_id, index, index / self.fps, time.monotonic(), picture(index)))
             index += 1
 
 

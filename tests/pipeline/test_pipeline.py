@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from streampose.errors import AnnotateError, ModelError, SinkError, SourceError, StalledError, StreamposeError
-from streampose.frames import Boxes, Float32, Frame, Result, RunInfo
-from streampose.pipeline.pipeline import Feed, Pipeline
+from streampose.frames import Boxes, Captured, Float32, Result, RunInfo
+from streampose.pipeline.parts import Feed
+from streampose.pipeline.pipeline import Pipeline
 from streampose.sinks.sink import Sink
 from tests.fakes import (
     HEIGHT,
@@ -28,6 +29,7 @@ from tests.fakes import (
     FakeAnnotator,
     FakeDataSink,
     FakeDetector,
+    FakeEstimate,
     FakePose,
     FakeSink,
     FakeSource,
@@ -167,21 +169,24 @@ class WatchedPose(FakePose):
         self.begun = 0
         self.order: list[tuple[str, int]] = []
 
-    def begin(
-        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
-    ) -> Callable[[], list[tuple[Float32, Float32]]]:
+    def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Watched:  # type: ignore[override]
         if self.bad in map(index_of, images):
             raise Boom(f"at {self.bad}")
         number, self.begun = self.begun, self.begun + 1
         self.order.append(("begin", number))
         time.sleep(0.01)  # meanwhile frames gather
-        finish = super().begin(images, boxes)
+        return Watched(self, number, super().begin(images, boxes))
 
-        def wait() -> list[tuple[Float32, Float32]]:
-            self.order.append(("finish", number))
-            return finish()
 
-        return wait
+@dataclass
+class Watched:
+    pose: WatchedPose
+    number: int
+    begun: FakeEstimate
+
+    def result(self) -> list[tuple[Float32, Float32]]:
+        self.pose.order.append(("finish", self.number))
+        return self.begun.result()
 
 
 def test_a_batch_of_a_recording_is_begun_before_the_one_before_is_waited_for() -> None:
@@ -470,10 +475,10 @@ def run_of(source: FakeSource, *sinks: Sink, stall_after_s: float = 300.0) -> Pi
 class TestSinksOfARun:
     def test_a_sink_of_a_live_source_is_told_what_its_first_frame_shows(self) -> None:
         class Late(FakeSource):
-            def frames(self) -> Iterator[Frame]:
-                for frame in super().frames():
+            def captures(self) -> Iterator[Captured]:
+                for captured in super().captures():
                     self.info = replace(self.info, width=WIDTH, height=HEIGHT, fps=60.0)
-                    yield frame
+                    yield captured
 
         class Curious(FakeSink):
             def open(self, run: RunInfo) -> None:

@@ -23,10 +23,13 @@ from hypothesis import strategies as st
 
 from streampose.errors import SourceError, StreamposeError, UsageError
 from streampose.frames import Frame
-from streampose.sources.live import LiveSource, Timing, Way, _address, _camera, open_live
+from streampose.inputs import Input
+from streampose.sources.endpoint import Endpoint, address, camera
+from streampose.sources.live import OPEN_TIMEOUT_S, LiveSource
 from streampose.sources.open import is_live_text, open_source
 from streampose.sources.outage import Outage
-from streampose.sources.source import Source
+from streampose.sources.source import Reading, Source
+from streampose.sources.timing import Timing
 from tests.clips import make_clip, read_number
 from tests.servers import Publisher, Relay, RtmpServer, RtspServer, age_s, free_port
 
@@ -110,9 +113,32 @@ class Reader:
             assert abs(frame.pts_s * 90_000 - round(frame.pts_s * 90_000)) < 1e-3
 
 
+def open_live(
+    text: str, *, open_timeout_s: float | None = None, read_timeout_s: float | None = None, **options: Any
+) -> Source:
+    """A live source that fails when its first attempt does, where the options do not say otherwise."""
+    options = {"give_up_after_s": 0.0} | options
+    if open_timeout_s is None and read_timeout_s is None:
+        give_up_after_s = options.pop("give_up_after_s")
+        return open_source(Input(text, give_up_after_s=give_up_after_s, **options), is_alone=False)
+    return LiveSource(
+        address(text, "tcp"),
+        "live",
+        Reading(),
+        freshness_s=0.5,
+        open_timeout_s=open_timeout_s or OPEN_TIMEOUT_S,
+        read_timeout_s=read_timeout_s,
+        **options,
+    )
+
+
 def failure(text: str, **options: Any) -> str:
     """The error of a source that cannot be connected to."""
-    with Reader(open_live(text, **options)) as reader:
+    try:
+        source = open_live(text, **options)
+    except SourceError as error:
+        return str(error)
+    with Reader(source) as reader:
         assert reader.ended.wait(10.0)
     assert isinstance(reader.error, SourceError)
     return str(reader.error)
@@ -166,17 +192,17 @@ class TestAddresses:
     def test_credentials_are_found_and_written_as_ffmpeg_wants_them(
         self, text: str, url: str | None, source_id: str
     ) -> None:
-        way = _address(text, "tcp")
-        assert way.source_id == source_id
+        endpoint = address(text, "tcp")
+        assert endpoint.source_id == source_id
         if url is not None:
-            assert way.url == url
+            assert endpoint.url == url
 
     @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"])))
     def test_credentials_are_shown_nowhere(self, password: str) -> None:
         secret = f"SECRET{password}SECRET"
-        way = _address(f"rtsp://me:{secret}@host/cam", "tcp")
+        endpoint = address(f"rtsp://me:{secret}@host/cam", "tcp")
         source = open_live(f"rtsp://me:{secret}@host/cam?token=SECRET&channel=1")
-        for shown in (repr(way), way.text, way.source_id, repr(source.info)):
+        for shown in (repr(endpoint), endpoint.text, endpoint.source_id, repr(source.info)):
             assert "SECRET" not in shown
         assert source.info.text == "rtsp://***@host/cam?***"
 
@@ -195,22 +221,23 @@ class TestAddresses:
         ):
             with pytest.raises(UsageError):
                 open_live("rtsp://host/cam", **options)
-        for camera in ({"size": "big"}, {"fps": 0.0}):
+        for asked in ({"size": "big"}, {"fps": 0.0}):
             with pytest.raises(UsageError):
-                open_live("0", **camera)
+                open_live("0", **asked)
 
     def test_only_the_protocols_that_it_needs_are_allowed(self) -> None:
         for scheme in ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "srt"):
-            allowed = _address(f"{scheme}://host/a", "tcp").options["protocol_whitelist"].split(",")
+            allowed = address(f"{scheme}://host/a", "tcp").options["protocol_whitelist"].split(",")
             assert scheme in allowed
             assert not {"file", "pipe", "fd", "concat", "subfile", "data", "cache"} & set(allowed)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="the names of Linux")
     def test_cameras(self) -> None:
-        way = _camera("0", "1280x720", 29.97, "mjpeg")
-        assert (way.url, way.format, way.source_id) == ("/dev/video0", "v4l2", "camera0")
-        assert way.options.items() >= {"video_size": "1280x720", "framerate": "29.97", "input_format": "mjpeg"}.items()
-        assert _camera("/dev/video2", None, None, None).url == "/dev/video2"
+        endpoint = camera("0", "1280x720", 29.97, "mjpeg")
+        assert (endpoint.url, endpoint.format, endpoint.source_id) == ("/dev/video0", "v4l2", "camera0")
+        asked = {"video_size": "1280x720", "framerate": "29.97", "input_format": "mjpeg"}
+        assert endpoint.options.items() >= asked.items()
+        assert camera("/dev/video2", None, None, None).url == "/dev/video2"
 
 
 class TestTiming:
@@ -532,14 +559,15 @@ class TestRtmpAndHttp:
         )
         assert "is not there" in failure(rtmp.web_url("evil.m3u8"), open_timeout_s=2.0)
 
-    def test_a_recording_is_played_at_its_pace_and_ends(self, rtmp: RtmpServer) -> None:
+    def test_a_file_behind_http_is_a_recording(self, rtmp: RtmpServer) -> None:
         make_clip(rtmp.folder / "clip.mp4", frames=30, fps=FPS, b_frames=2)
-        with Reader(open_live(rtmp.web_url("clip.mp4"))) as reader:
-            assert reader.ended.wait(5.0)
-            assert reader.error is None
-        assert [read_number(frame.image) for frame in reader.frames] == list(range(30))
-        took_s = reader.frames[-1].captured_at_s - reader.frames[0].captured_at_s
-        assert took_s == pytest.approx(29 / FPS, abs=0.2)
+        with open_source(rtmp.web_url("clip.mp4")) as source:
+            assert not source.info.is_live
+            assert source.info.frame_count == 30
+            frames = list(source.frames())
+        assert [read_number(frame.image) for frame in frames] == list(range(30))
+        assert [frame.pts_s for frame in frames] == pytest.approx([k / FPS for k in range(30)])
+        assert frames[-1].captured_at_s - frames[0].captured_at_s < 15 / FPS, "as fast as it is read"
 
 
 class TestTls:
@@ -561,10 +589,9 @@ class TestTls:
             reader.wait_for(5)
         with (
             Relay(tmp_path / "http", rtmp.http_port, tls=True) as relay,
-            Reader(open_live(f"https://127.0.0.1:{relay.port}/tls.mp4")) as reader,
+            open_source(f"https://127.0.0.1:{relay.port}/tls.mp4") as source,
         ):
-            assert reader.ended.wait(10.0)
-        assert [read_number(frame.image) for frame in reader.frames] == list(range(10))
+            assert [read_number(frame.image) for frame in source.frames()] == list(range(10))
 
 
 class TestInterrupt:
@@ -614,17 +641,23 @@ class TestInterrupt:
 
 
 class TestCameras:
-    def source(self, way: Way) -> LiveSource:
+    def source(self, endpoint: Endpoint) -> LiveSource:
         return LiveSource(
-            way, way.source_id, give_up_after_s=0.0, freshness_s=0.5, open_timeout_s=3.0, read_timeout_s=3.0
+            endpoint,
+            endpoint.source_id,
+            Reading(),
+            give_up_after_s=0.0,
+            freshness_s=0.5,
+            open_timeout_s=3.0,
+            read_timeout_s=3.0,
         )
 
     def test_a_paced_stand_in(self, tmp_path: Path) -> None:
         clip = make_clip(tmp_path / "clip.mp4", frames=40)
-        way = Way(
+        endpoint = Endpoint(
             f"movie={clip}:loop=0,setpts=N/{FPS}/TB,realtime", "stand-in", "stand-in", "lavfi", {}, is_camera=True
         )
-        with Reader(self.source(way)) as reader:
+        with Reader(self.source(endpoint)) as reader:
             reader.wait_for(60)
             assert reader.interrupt() < 1.0
         numbers = [read_number(frame.image) for frame in reader.frames]
@@ -634,8 +667,9 @@ class TestCameras:
         clip = make_clip(tmp_path / "clip.mp4", frames=9)
         slow = f"movie={clip}:loop=0,setpts=N*2/TB,realtime=limit=5"
         source = LiveSource(
-            Way(slow, "stand-in", "stand-in", "lavfi", is_camera=True),
+            Endpoint(slow, "stand-in", "stand-in", "lavfi", is_camera=True),
             "stand-in",
+            Reading(),
             give_up_after_s=0.0,
             freshness_s=0.5,
             open_timeout_s=4.0,
@@ -648,7 +682,7 @@ class TestCameras:
     @pytest.mark.skipif(sys.platform != "linux", reason="the devices of Linux")
     def test_reasons(self) -> None:
         for path, reason in (("/dev/video987", "no such camera"), ("/dev/null", "it is no camera")):
-            source = self.source(Way(path, path, "camera", "v4l2", is_camera=True))
+            source = self.source(Endpoint(path, path, "camera", "v4l2", is_camera=True))
             with pytest.raises(SourceError, match=reason):
                 next(source.frames())
 

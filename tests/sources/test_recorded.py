@@ -182,11 +182,11 @@ class TestVideo:
 
     def test_frames_shrink_as_their_pictures_do(self) -> None:
         with open_source("demo") as source:
-            frames = list(islice(source.frames(), 8))
-        assert all(frame.shrink for frame in frames)
+            captures = list(islice(source.captures(), 8))
+        assert all(captured.shrink for captured in captures)
         with ThreadPoolExecutor(4) as threads:
-            shrunk = list(threads.map(lambda frame: frame.shrink(224, 398), frames))
-        for frame, found in zip(frames, shrunk, strict=True):
+            shrunk = list(threads.map(lambda captured: captured.shrink(224, 398), captures))
+        for (frame, _), found in zip(captures, shrunk, strict=True):
             expected = cv2.resize(frame.image, (398, 224), interpolation=cv2.INTER_AREA)
             assert found.shape == expected.shape
             assert found.dtype == np.uint8
@@ -198,7 +198,7 @@ class TestVideo:
     @pytest.mark.parametrize("rotation", [90, 180])
     def test_turned_frames_do_not(self, tmp_path: Path, rotation: int) -> None:
         with open_source(str(make_clip(tmp_path / "a.mp4", rotation=rotation))) as source:
-            assert next(source.frames()).shrink is None
+            assert next(source.captures()).shrink is None
 
     @pytest.mark.parametrize("rotation", [0, 90, 180, 270, -90])
     def test_applies_rotation(self, tmp_path: Path, rotation: int) -> None:
@@ -527,7 +527,7 @@ class TestRefusedFiles:
                 silence.sample_rate, silence.pts = 16000, at
                 container.mux(sound.encode(silence))
             container.mux(sound.encode())
-        with pytest.raises(SourceError, match=r"song\.mp3 has no video stream"):
+        with pytest.raises(SourceError, match=r"song\.mp3: no video stream"):
             open_source(path)
 
     def test_a_codec_without_a_decoder(self, tmp_path: Path) -> None:

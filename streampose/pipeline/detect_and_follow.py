@@ -1,0 +1,169 @@
+"""Both networks in one thread, where people are followed between detections."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from streampose.channel import Closed, Finished, Merge
+from streampose.frames import Boxes, Captured, Detected, Frame, Result
+from streampose.networks.device import upload
+from streampose.networks.pending import Ready
+from streampose.pipeline.follow import Follower
+from streampose.pipeline.lane import Lane
+from streampose.pipeline.networks import BATCH_FRAMES, Batch, Networks, hand_on, sorted_out
+from streampose.pipeline.schedule import Budget, EveryNth, Spending
+
+
+class _Followed:
+    """The people of one lane, and what the detector has found in its frames before their turn."""
+
+    def __init__(self, follower: Follower) -> None:
+        self.follower = follower
+        self.detected: dict[int, Detected] = {}
+        """By index."""
+
+
+class DetectAndFollow:
+    """Both networks in one thread: between detections the boxes of a frame come from the poses of the one before."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        lanes: Sequence[Lane],
+        captured: Merge[Captured],
+        stop_asked: threading.Event,
+        *,
+        detect_every: int | Literal["auto"],
+        detect_batch: int,
+        max_people: int | None,
+    ) -> None:
+        """Share the networks' time between `lanes`; see `DetectThenPose` for the arguments not named here.
+
+        Args:
+            detect_every: run the detector on every Nth frame of a source; `auto` spends on detection what the poses
+                leave of the sources' frame times.
+            max_people: maximum people per frame; None for all.
+        """
+        self._networks = networks
+        self._lanes = lanes
+        self._captured = captured
+        self._stop_asked = stop_asked
+        self._any_live = any(lane.source.info.is_live for lane in lanes)
+        budget = Budget(len(lanes))
+        self._budget = budget if detect_every == "auto" else None
+        ahead = detect_batch * (1 if detect_every == "auto" else detect_every)
+        self._ahead = max(len(lanes), min(BATCH_FRAMES, ahead))
+        self._followed = {}
+        for number, lane in enumerate(lanes):
+            schedule = Spending(budget, number) if detect_every == "auto" else EveryNth(detect_every)
+            is_video = not lane.source.info.pictures
+            follower = Follower(networks.keypoint_count, schedule, is_video=is_video, max_people=max_people)
+            self._followed[lane] = _Followed(follower)
+
+    def steps(self) -> list[tuple[str, Callable[[], None]]]:
+        """Return the name and body of the thread; it runs until its inlet ends, and passes the ending on."""
+        return [("detect and pose", self._run)]
+
+    def close(self) -> None:
+        """Nothing of its own waits between the networks."""
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            while True:
+                # Of several frames of a recording that wait, the detections that are due go through together. A live
+                # frame does not wait for those of a recording.
+                arrived = self._captured.take_batch(self._ahead, most_each=1 if self._any_live else None)
+                frames, endings = sorted_out(self._lanes, arrived)
+                self._look([(lane, one) for lane, one in frames if self._followed[lane].follower.is_due(one.frame)])
+                for turn in _turns(frames):
+                    if self._stop_asked.is_set():  # what has not begun counts as dropped
+                        break
+                    self._follow(turn)
+                for lane, ending in endings:
+                    lane.posed.finish(ending.error)
+        except (Finished, Closed):
+            pass
+        except BaseException as error:
+            failure = error
+        finally:
+            for lane in self._lanes:
+                lane.slot.close()
+                lane.posed.finish(failure)
+
+    def _follow(self, turn: Sequence[tuple[Lane, Captured]]) -> None:
+        """Find the people of one frame each of some sources, whose frames before are done."""
+        turn = [(lane, one) for lane, one in turn if one.frame.index < lane.fails_from]
+        looking = []
+        for lane, one in turn:
+            followed = self._followed[lane]
+            looks = followed.follower.looks(one.frame, lane.source.info.fps)
+            if looks and one.frame.index not in followed.detected:
+                looking.append((lane, one))
+        self._look(looking)
+        batch = [(lane, self._with_boxes(lane, one.frame)) for lane, one in turn if one.frame.index < lane.fails_from]
+        Batch(self._networks.meter, "pose", batch, self._estimate, self._put_learnt).result()
+
+    def _look(self, frames: Sequence[tuple[Lane, Captured]]) -> None:
+        """Run the detector on the frames and keep what it finds until their turn."""
+        if not frames:
+            return
+        began_s = time.monotonic()
+        Batch(self._networks.meter, "detect", frames, self._networks.detect, self._keep).result()
+        if self._budget is not None:
+            numbers = [self._lanes.index(lane) for lane, _ in frames]
+            self._budget.pay_detections(numbers, time.monotonic() - began_s)
+
+    def _keep(self, lane: Lane, detected: Detected) -> None:
+        self._followed[lane].detected[detected.frame.index] = detected
+
+    def _with_boxes(self, lane: Lane, frame: Frame) -> _ToPose:
+        followed = self._followed[lane]
+        detected = followed.detected.pop(frame.index, None)
+        if detected is None:
+            return _ToPose(frame, None, followed.follower.boxes(None))
+        return _ToPose(frame, detected.pixels, followed.follower.boxes(detected.boxes))
+
+    def _estimate(self, batch: Sequence[_ToPose]) -> Ready[list[Result]]:
+        began_s = time.monotonic()
+        detected = []
+        for one in batch:
+            pixels = upload(one.frame.image, self._networks.device) if one.pixels is None else one.pixels
+            detected.append(Detected(one.frame, pixels, one.boxes))
+        results = self._networks.begin_estimate(detected).result()
+        if self._budget is not None:
+            self._budget.pay_poses(time.monotonic() - began_s)
+        return Ready(results)
+
+    def _put_learnt(self, lane: Lane, result: Result) -> None:
+        people = self._followed[lane].follower.learn(result.people)
+        hand_on(lane, replace(result, people=people))
+
+
+@dataclass(frozen=True, slots=True)
+class _ToPose:
+    """A frame with the boxes in which to look for poses."""
+
+    frame: Frame
+    pixels: torch.Tensor | None
+    """As in `Detected`; None where the detector has not looked."""
+    boxes: Boxes
+
+
+def _turns(frames: Sequence[tuple[Lane, Captured]]) -> Iterator[list[tuple[Lane, Captured]]]:
+    """Deal frames in order into turns: the first of each source, the second of each, ..."""
+    waiting: dict[Lane, deque[Captured]] = {}
+    for lane, one in frames:
+        waiting.setdefault(lane, deque()).append(one)
+    while True:
+        turn = [(lane, left.popleft()) for lane, left in waiting.items() if left]
+        if not turn:
+            return
+        yield turn

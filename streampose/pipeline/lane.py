@@ -1,0 +1,183 @@
+"""What belongs to one source: its channels, its capture and annotate threads, its sinks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+
+from streampose.channel import Channel, Closed, Merge
+from streampose.errors import AnnotateError, SourceError, StreamposeError, wrapped
+from streampose.frames import Captured, Result, RunInfo
+from streampose.meter import Drop, Meter
+from streampose.pipeline.parts import Drawer, Feed
+from streampose.pipeline.sink_run import SinkRun, told_apart
+
+CHANNEL_DEPTH = 8
+"""Frames that may wait between two steps: enough to hide one step's hiccup behind its neighbour, a few frames of
+memory."""
+LIVE_SLOT_DEPTH = 1
+"""Frames of a live source that wait for the networks: only the newest, because depth is latency."""
+LIVE_DEPTH = 3
+"""Frames of a live source that may wait behind the networks: what a sink may need to catch up after a keyframe."""
+
+
+class Lane:
+    """What belongs to one source: its channels, its capture and annotate steps, its sinks."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        run_info: RunInfo,
+        meter: Meter,
+        annotator: Drawer | None,
+        captured: Merge[Captured],
+        results: Merge[Result],
+        *,
+        prefix: str,
+        results_wanted: bool,
+    ) -> None:
+        """Take ownership of the feed's source and sinks.
+
+        Args:
+            run_info: of the run, with what the source says before its first frame.
+            annotator: draws every result; None draws nothing.
+            captured, results: where an inlet is added for this source.
+            prefix: names the source in the names of its work; empty for a run's only source.
+            results_wanted: whether the caller takes results although every sink has failed.
+        """
+        self.source = feed.source
+        self._described = run_info
+        self.prefix = prefix
+        self.failure: StreamposeError | None = None
+        """Why the networks give nothing more of this source."""
+        self.fails_from: float = float("inf")
+        """The index of the frame that failed."""
+        self._failing = threading.Lock()
+        self.ended = False
+        """Whether the caller has been given everything."""
+        is_live = feed.source.info.is_live
+        drops = feed.source.meter.dropped
+
+        def counted(cause: str) -> Callable[[object], None] | None:
+            return (lambda _: drops(cause)) if is_live else None
+
+        self.slot = captured.inlet(LIVE_SLOT_DEPTH if is_live else CHANNEL_DEPTH, on_drop=counted(Drop.BUSY))
+        depth = LIVE_DEPTH if is_live else CHANNEL_DEPTH
+        self.posed: Channel[Result] = Channel(depth, on_drop=counted(Drop.OUTPUT))
+        self.results = results.inlet(depth, on_drop=counted(Drop.OUTPUT))
+        self.sinks = [
+            SinkRun(
+                sink,
+                self._run_info,
+                meter,
+                f"{prefix}sink {number}",
+                name=prefix + name,
+                is_alone=len(feed.sinks) == 1,
+                depth=depth,
+                is_live=is_live,
+            )
+            for number, (sink, name) in enumerate(zip(feed.sinks, told_apart(feed.sinks), strict=True), 1)
+        ]
+        self.sinks_here = [run for run in self.sinks if run.sink.on_main_thread]
+        self.sinks_threaded = [run for run in self.sinks if not run.sink.on_main_thread]
+        self._meter = meter
+        self._steps = feed.steps
+        self._annotator = annotator
+        self._results_wanted = results_wanted
+
+    def _run_info(self) -> RunInfo:
+        """Return what there is to say of the run now: a live source knows its size and rate with its first frame."""
+        return replace(self._described, source=self.source.info)
+
+    def stop(self) -> None:
+        """Take no new frame; sinks wait for nothing any more."""
+        self.source.interrupt()
+        self.slot.close()
+        for run in self.sinks:
+            run.sink.interrupt()
+
+    def fail(self, index: int, error: StreamposeError) -> None:
+        """End this source behind the frames before `index`. Called from the threads of both networks: pose may fail at
+        an earlier frame than detect has.
+        """
+        with self._failing:
+            if index < self.fails_from:
+                self.fails_from, self.failure = index, error
+        self.slot.close()
+
+    def capture(self) -> None:
+        """The body of the capture thread."""
+        ending: BaseException | None = None
+        info, step = self.source.info, f"{self.prefix}capture"
+        try:
+            captures = self.source.captures()
+            count = 0
+            while True:
+                # A live source may wait for hours for its camera, and comes back when it is interrupted.
+                with nullcontext() if info.is_live else self._meter.working(step, f"frame {count}"):
+                    captured = next(captures, None)
+                if captured is None:
+                    break
+                if not info.is_live:
+                    self.source.meter.captured()
+                    self.source.meter.state = "running"
+                self.slot.put(captured)
+                count += 1
+        except Closed:
+            pass
+        except BaseException as error:
+            ending = wrapped(SourceError, f"{info.text}: reading failed", error)
+        finally:
+            self.slot.finish(ending)
+
+    def annotate(self) -> None:
+        """Do the source's steps, draw, and hand every result to each sink and to the caller, until the ending or until
+        nobody wants more; the body of the annotate thread.
+        """
+        ending: BaseException | None = None
+        try:
+            for result in self.posed:
+                drawn = self._draw(self._stepped(result))
+                for run in self.sinks_threaded:
+                    run.put(drawn)
+                if self._nobody_wants_more():
+                    break
+                self.results.put(drawn)
+            ending = self.failure
+        except Closed:
+            pass
+        except BaseException as error:
+            ending = error
+        finally:
+            self.posed.close()
+            self.slot.close()
+            for run in self.sinks_threaded:
+                run.feed.finish()
+            self.results.finish(ending)
+
+    def _stepped(self, result: Result) -> Result:
+        what = f"frame {result.frame.index}"
+        try:
+            with self._meter.working(f"{self.prefix}steps", what):
+                for step in self._steps:
+                    result = step(result)
+        except Exception as error:
+            raise wrapped(StreamposeError, f"{self.prefix}the step behind pose failed on {what}", error) from error
+        return result
+
+    def _draw(self, result: Result) -> Result:
+        if self._annotator is None:
+            return result
+        what = f"frame {result.frame.index}"
+        try:
+            with self._meter.working(f"{self.prefix}annotate", what):
+                return result.drawn(self._annotator.annotate(result.frame.image, result.people))
+        except Exception as error:
+            raise wrapped(AnnotateError, f"{self.prefix}drawing failed on {what}", error) from error
+
+    def _nobody_wants_more(self) -> bool:
+        return any(run.quit for run in self.sinks) or (
+            not self._results_wanted and bool(self.sinks) and all(run.gone for run in self.sinks)
+        )

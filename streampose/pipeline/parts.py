@@ -1,0 +1,68 @@
+"""What the pipeline needs of its parts: sources, the two networks, the steps of a source and an annotator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from streampose.frames import Boxes, Captured, Float32, Image, People, Result, Shrink, Skeleton, SourceInfo
+from streampose.meter import SourceMeter
+from streampose.networks.pending import Pending
+from streampose.sinks.sink import Sink
+
+
+class FrameSource(Protocol):
+    """What the pipeline needs of a source."""
+
+    info: SourceInfo
+    meter: SourceMeter
+
+    def captures(self) -> Iterator[Captured]: ...
+    def interrupt(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Detector(Protocol):
+    """What the pipeline needs of a detector."""
+
+    name: str
+    label_of: dict[int, str]
+
+    def detect(self, images: Sequence[torch.Tensor], shrinks: Sequence[Shrink | None] | None = None) -> list[Boxes]: ...
+
+
+class Pose(Protocol):
+    """What the pipeline needs of a pose network."""
+
+    name: str
+    skeleton: Skeleton
+
+    def begin(
+        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
+    ) -> Pending[Sequence[tuple[Float32, Float32]]]: ...
+
+
+class Step(Protocol):
+    """What is done to the results of one source between pose and drawing, such as tracking."""
+
+    def __call__(self, result: Result) -> Result:
+        """Return the result to go on with. Called once a frame, in the source's order, from one thread."""
+
+
+class Drawer(Protocol):
+    """What the pipeline needs of an annotator."""
+
+    def annotate(self, image: Image, people: People) -> Image: ...
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One source and where its results go."""
+
+    source: FrameSource
+    sinks: Sequence[Sink] = ()
+    steps: Sequence[Step] = ()
+    """What is done to its results, in this order, before they are drawn."""

@@ -1,0 +1,156 @@
+"""One sink in a run: fed by a channel of its own, opened, written, closed, and alone in its failure."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from streampose.channel import Channel, Closed, Empty, Finished
+from streampose.errors import SinkError, StreamposeError, wrapped
+from streampose.frames import Result, RunInfo
+from streampose.meter import Drop, Meter
+from streampose.sinks.sink import Sink
+
+log = logging.getLogger("streampose")
+
+
+class SinkRun:
+    """One sink in a run: after its failure or the user's quitting it takes nothing more; its first error is kept."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        run_info: Callable[[], RunInfo],
+        meter: Meter,
+        step: str,
+        *,
+        name: str,
+        is_alone: bool,
+        depth: int,
+        is_live: bool,
+    ) -> None:
+        """Take ownership of `sink`.
+
+        Args:
+            run_info: tells what the sink is told when it is opened.
+            step: names the sink's thread and work.
+            name: names the sink in statistics.
+            is_alone: whether its source has no other sink.
+            depth: frames that may wait for it.
+            is_live: drop the oldest frame where the channel is full, and open the sink with its first frame.
+        """
+        self.sink = sink
+        self.step = step
+        self.name = name
+        self.error: StreamposeError | None = None
+        self.quit = False
+        self.gone = False
+        self._written = 0
+        self._dropped = 0
+        self.feed: Channel[Result] = Channel(depth, on_drop=self._drop if is_live else None)
+        self._run_info = run_info
+        self._opens_late = is_live
+        self._opened = False
+        self._meter = meter
+        self._is_alone = is_alone
+
+    def run(self) -> None:
+        """Serve the feed to its end; the body of the sink's thread."""
+        try:
+            self.open()
+            while not self.gone:
+                try:
+                    self.write(self.feed.take(self.sink.idle_every_s))
+                except Empty:
+                    self.idle()
+        except Finished:
+            pass
+        except BaseException as error:  # such as SystemExit: it ends this thread, not the program
+            self._fail("running", error)
+        finally:
+            self.feed.close()
+            self.close()
+
+    def put(self, result: Result) -> None:
+        """Hand over a result; one that nobody takes any more is let go."""
+        with suppress(Closed):
+            self.feed.put(result)
+
+    def open(self) -> None:
+        """Open the sink, but for one of a live source: that is opened with its first frame, which tells the size."""
+        if not self._opens_late:
+            self._open()
+
+    def _open(self) -> None:
+        self._opened = True
+        self._attempt("opening", lambda: self.sink.open(self._run_info()))
+
+    def write(self, result: Result) -> None:
+        if not self._opened:
+            self._open()
+        if self.gone:
+            return
+        self._obey(self._attempt(f"frame {result.frame.index}", lambda: self.sink.write(result)))
+        if self.error is None:
+            self._written += 1
+
+    def idle(self) -> None:
+        if self._opened and not self.gone:
+            self._obey(self._attempt("idle", self.sink.idle))
+
+    def close(self) -> None:
+        self._attempt("closing", self.sink.close)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of the sink and what it says of itself; `error` is None as long as all is well."""
+        status = self.sink.status()
+        own = {key: value for key, value in status.items() if key != "dropped"}
+        drops = {Drop.BUSY: self._dropped, Drop.DISCONNECTED: status.get("dropped", 0)}
+        return {
+            "written": self._written,
+            "dropped": {cause: count for cause, count in drops.items() if count},
+            "error": None if self.error is None else str(self.error),
+            **own,
+        }
+
+    def _obey(self, wanted: bool | None) -> None:
+        if wanted is False:
+            self.gone = True
+            self.quit = self.sink.quits_run
+
+    def _drop(self, _result: Result) -> None:
+        self._dropped += 1
+
+    def _attempt(self, what: str, call: Callable[[], bool | None]) -> bool | None:
+        try:
+            with self._meter.working(self.step, f"{self.sink.text} ({what})"):
+                return call()
+        except Exception as error:
+            self._fail(what, error)
+            return None
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        self.gone = True
+        if self.error is None:
+            self.error = wrapped(SinkError, f"{self.sink.text}: {what} failed", error)
+            if not self._is_alone:
+                report(self.error, "the other sinks go on")
+
+
+def told_apart(sinks: Sequence[Sink]) -> list[str]:
+    """Return the sinks' texts, those that come again with a number behind them."""
+    seen: Counter[str] = Counter()
+    names = []
+    for sink in sinks:
+        seen[sink.text] += 1
+        names.append(sink.text if seen[sink.text] == 1 else f"{sink.text} {seen[sink.text]}")
+    return names
+
+
+def report(error: StreamposeError, consequence: str) -> None:
+    """Log an error at once that will be raised at the end of the run."""
+    log.error("%s (%s)", error, consequence)
+    error.is_reported = True

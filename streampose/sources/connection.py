@@ -1,0 +1,246 @@
+"""One connection to a camera or a stream, read by a thread of its own, and why it could not be made or was lost."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+
+# isort: split
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard
+
+from streampose.addresses import redact
+from streampose.channel import Channel, Closed, Empty, Finished
+from streampose.errors import UsageError, describe
+from streampose.sources.convert import ffmpeg_reason
+from streampose.sources.decode import Lost, packets_of, video_stream
+from streampose.sources.endpoint import KINDS, Endpoint
+from streampose.sources.source import Reading
+
+_POLL_S = 0.05
+"""Between two looks at whether a source that waits is still wanted."""
+_PACKETS = 64
+"""Read ahead of the decoder, which takes them at once; a few seconds of a paced source."""
+_GRACE_S = 0.5
+_CAMERA_POLL_S = 0.002
+_PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 80, "https": 443}
+_PROBE_S = 1.0
+
+
+class Connection:
+    """One connection, with a thread of its own for FFmpeg's calls, which nothing can wake before their time is over.
+
+    The thread opens, reads and closes; who is not interested any more releases it and goes on.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, reading: Reading, open_timeout_s: float, read_timeout_s: float, source_id: str
+    ) -> None:
+        self._reading = reading
+        self._endpoint = endpoint
+        self._open_timeout_s = open_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._container: InputContainer | None = None
+        self._packets: Channel[Packet[Any]] = Channel(_PACKETS)
+        self._opened = threading.Event()
+        self._released = threading.Event()
+        threading.Thread(target=self._run, name=f"streampose read {source_id}", daemon=True).start()
+
+    def container(self, stop: threading.Event) -> InputContainer | None:
+        """Return what was opened, for looking at, waiting for it; None when stopped. Raises `Lost` or `UsageError`."""
+        # FFmpeg's limit counts for each of two phases, and neither for a name server nor for a device driver.
+        deadline_s = time.monotonic() + self._open_timeout_s + _GRACE_S
+        while not self._opened.wait(_POLL_S):
+            if stop.is_set():
+                return None
+            if time.monotonic() > deadline_s:
+                raise self._no_answer()
+        if self._container is None:
+            self._packets.take()  # raises the error
+        return self._container
+
+    def packets(self, stop: threading.Event) -> Iterator[Packet[Any]]:
+        """Yield the packets of all streams up to the end, or until stopped. Raises `Lost`."""
+        heard_s = time.monotonic()
+        while not stop.is_set():
+            try:
+                packet = self._packets.take(_POLL_S)
+            except Finished:
+                return
+            except Empty:
+                if time.monotonic() - heard_s > self._read_timeout_s:
+                    raise self._silence() from None
+                continue
+            yield packet
+            heard_s = time.monotonic()
+
+    def skip_waiting(self) -> None:
+        """Skip the packets that wait."""
+        with contextlib.suppress(Empty, Finished, Lost):
+            while True:
+                self._packets.take(timeout_s=0)
+
+    def release(self) -> None:
+        """Want no more, and look at the container no more: it is closed when FFmpeg's present call is over."""
+        self._packets.close()
+        self._released.set()
+
+    def _run(self) -> None:
+        try:
+            container = self._open()
+        except (Lost, UsageError) as error:
+            self._packets.finish(error.with_traceback(None))
+            self._opened.set()
+            return
+        with container:
+            self._container = container
+            self._opened.set()
+            try:
+                self._read(container)
+            except Lost as lost:
+                self._packets.finish(lost.with_traceback(None))
+            self._packets.finish()
+            self._released.wait()
+
+    def _open(self) -> InputContainer:
+        started_s = time.monotonic()
+        try:
+            container = av.open(
+                self._endpoint.url,
+                "r",
+                format=self._endpoint.format,
+                options=self._endpoint.options,
+                timeout=(self._open_timeout_s, self._read_timeout_s),
+                metadata_errors="replace",
+            )
+            if container.format.name == "hls":
+                _read_one_variant(container, self._reading)
+            return container
+        except av.ProtocolNotFoundError as error:
+            raise UsageError(f"{self._endpoint.text}: this FFmpeg cannot read such addresses; give {KINDS}") from error
+        except (av.FFmpegError, OSError, ValueError) as error:
+            # A server that says nothing sends data that is not valid, to FFmpeg's RTSP.
+            if time.monotonic() - started_s >= self._open_timeout_s:
+                raise self._no_answer(error) from error
+            raise Lost(_why(error, self._endpoint), error) from error
+
+    def _read(self, container: InputContainer) -> None:
+        while not self._released.is_set():
+            try:
+                # All streams: with one alone, PyAV would not come back while only the others send.
+                for packet in packets_of(container):
+                    if self._released.is_set():
+                        return
+                    if packet.size:  # an empty one is PyAV's word for the end
+                        self._packets.put(packet)
+            except Closed:
+                return
+            except av.BlockingIOError:  # a camera between two pictures
+                self._released.wait(_CAMERA_POLL_S)
+            except av.ExitError as error:
+                raise self._silence(error) from error
+            except av.FFmpegError as error:
+                raise Lost(f"the connection broke: {ffmpeg_reason(error)}", error) from error
+            else:
+                return
+
+    def _no_answer(self, cause: Exception | None = None) -> Lost:
+        return Lost(f"it did not answer within {self._open_timeout_s:.1f} s", cause)
+
+    def _silence(self, cause: Exception | None = None) -> Lost:
+        return Lost(f"nothing came for {self._read_timeout_s:g} s", cause)
+
+
+def _read_one_variant(container: InputContainer, reading: Reading) -> None:
+    """Let HLS fetch the pieces of the variant that is read, and of no other. Raises `Lost`."""
+    chosen = video_stream(container, reading)
+    for stream in container.streams:
+        if stream.index != chosen.index:
+            stream.discard = Discard.all
+
+
+def _why(error: Exception, endpoint: Endpoint) -> str:
+    """Return why a connection could not be made, in words that say what to do."""
+    if endpoint.is_camera:
+        return _why_no_camera(error, endpoint)
+    match error:
+        case av.HTTPUnauthorizedError():
+            return "unauthorised: check the user name and the password"
+        case av.HTTPForbiddenError():
+            return "forbidden: this user may not see it"
+        case av.HTTPNotFoundError():
+            return "not found: the server is there, such a stream is not"
+        case av.HTTPClientError():
+            return "the server refuses to play it; it may have no video stream"
+        case av.HTTPServerError():
+            return "the server reports a failure of its own"
+        case av.ExitError():
+            return "timed out"
+    # FFmpeg's RTSP and RTMP hide why they could not connect.
+    unreachable = _why_unreachable(endpoint)
+    if unreachable is not None:
+        return unreachable
+    match error:
+        case av.DecoderNotFoundError():
+            return "this FFmpeg has no decoder for its video; let it send H.264"
+        case av.ArgumentError() | av.InvalidDataError() | av.EOFError() if endpoint.may_be_recorded:
+            return "what comes from there is no video, or a playlist that leads elsewhere than to http(s)"
+        case av.InvalidDataError() | av.EOFError():
+            return "what comes from there is no video stream"
+        case av.ArgumentError():
+            return "what comes from there makes no sense, or leads to another kind of address"
+        case OSError() if error.errno == errno.EIO:
+            return "the server closed the connection: no such stream, or not for this user"
+        case av.FFmpegError():
+            return ffmpeg_reason(error)
+    return redact(str(error))
+
+
+def _why_unreachable(endpoint: Endpoint) -> str | None:
+    """Return why nothing can be connected to there; None when something can, or there are no connections."""
+    parts = urlsplit(endpoint.url)
+    if parts.scheme not in _PORTS:
+        return None
+    try:
+        socket.create_connection((parts.hostname, parts.port or _PORTS[parts.scheme]), _PROBE_S).close()
+    except (socket.gaierror, UnicodeError):
+        return "no such host: check its name"
+    except ConnectionRefusedError:
+        return "refused: nothing listens there; check the host and the port"
+    except TimeoutError:
+        return "timed out"
+    except ValueError:
+        return "its port is no number up to 65535"
+    except OSError as error:
+        return f"no route: check the address and the network ({describe(error)})"
+    return None
+
+
+def _why_no_camera(error: Exception, endpoint: Endpoint) -> str:
+    match error:
+        case FileNotFoundError() | av.FileNotFoundError():
+            there = ", ".join(sorted(str(path) for path in Path("/dev").glob("video[0-9]*")))
+            return f"there is no such camera (there is {there or 'none'})"
+        case PermissionError():
+            return "no permission to use it: add the user to the group that owns it (usually video)"
+        case OSError() if error.errno == errno.EBUSY:
+            return "another program is using it"
+        case OSError() if error.errno in (errno.ENOTTY, errno.ENODEV, errno.ENXIO):
+            return "it is no camera"
+        case OSError() | av.ArgumentError() if getattr(error, "errno", None) == errno.EINVAL:
+            asked = endpoint.options.keys() & {"video_size", "framerate", "input_format", "pixel_format", "vcodec"}
+            return "it does not offer this size, rate or format" if asked else "it is no camera"
+        case av.FFmpegError():
+            return ffmpeg_reason(error)
+    return str(error)

@@ -1,0 +1,63 @@
+"""A container on standard input."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+
+import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+
+# isort: split
+import av
+from av.container import InputContainer
+
+from streampose.errors import UsageError
+from streampose.sources.decode import CONTAINERS
+from streampose.sources.recorded import VideoFile
+from streampose.sources.source import Reading
+
+_POLL_S = 0.05
+"""Between two looks at whether data is still wanted."""
+
+
+class StandardInput(VideoFile):
+    """A container on standard input, read once, as fast as it is taken."""
+
+    def __init__(self, source_id: str, reading: Reading) -> None:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("-: a container has to be piped into standard input")
+        self._input = _Descriptor(sys.stdin.fileno())
+        try:
+            super().__init__(None, "-", source_id, reading)
+        finally:
+            if self._input.interrupted:
+                raise KeyboardInterrupt
+
+    def interrupt(self) -> None:
+        self._input.stop.set()
+
+    def _open(self) -> InputContainer:
+        options = {"protocol_whitelist": "", "format_whitelist": CONTAINERS}
+        return av.open(self._input, "r", options=options, metadata_errors="replace")
+
+
+class _Descriptor:
+    """What PyAV reads of a file descriptor: waits for data only as long as it is wanted."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.stop = threading.Event()
+        self.interrupted = False
+        """By Ctrl-C: PyAV (18.1) ignores what is raised here, and reads on."""
+
+    def read(self, size: int) -> bytes:
+        try:
+            while not self.stop.is_set():
+                if select.select([self._descriptor], [], [], _POLL_S)[0]:
+                    return os.read(self._descriptor, size)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.stop.set()
+        return b""

@@ -1,0 +1,108 @@
+"""Stills: picture files in a given order, each a frame."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Generator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from streampose.errors import SourceError, describe
+from streampose.frames import Image, SourceInfo
+from streampose.sources.convert import TooLarge, check_size
+from streampose.sources.recorded import PICTURES_PER_S, Recorded, Shot
+
+_log = logging.getLogger("streampose")
+
+PICTURE_SUFFIXES = frozenset(
+    [".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
+)
+"""Endings, in small letters, of the files that are read as single pictures; every other file is read as a video."""
+
+
+class _BadPicture(NamedTuple):
+    file: str
+    reason: str
+    cause: Exception
+
+
+class Stills(Recorded):
+    """Picture files in a given order, by OpenCV: EXIF orientation applied, alpha dropped, 16 bits scaled to 8."""
+
+    def __init__(self, files: Sequence[Path], folder: Path, text: str, source_id: str, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._files = files
+        self._folder = folder
+        self._text = text
+        self._source_id = source_id
+        super().__init__()
+
+    def _read(self) -> Generator[Shot]:
+        first_bad: _BadPicture | None = None
+        bad = count = 0
+        for path in self._files:
+            file = path.relative_to(self._folder).as_posix()
+            try:
+                image = _read_picture(path, self._max_pixels)
+            except (OSError, ValueError, cv2.error) as error:
+                is_ours = isinstance(error, OSError | TooLarge)
+                reason = describe(error) if is_ours else "damaged, or not a picture"
+                first_bad = first_bad or _BadPicture(file, reason, error)
+                bad += 1
+                if len(self._files) > 1:  # else the error says it all
+                    _log.warning("%s: %s", path, reason)
+                continue
+            if count == 0:
+                self.info = self._describe(image)
+            yield Shot(count / PICTURES_PER_S, image, file)
+            count += 1
+        if first_bad:
+            which, reason, cause = first_bad
+            if len(self._files) == 1:
+                raise SourceError(f"{self._text} cannot be read: {reason}") from cause
+            what = f"{bad} of {len(self._files)} pictures cannot be read, the first of them {which} ({reason})"
+            raise SourceError(f"{self._text}: {what}") from cause
+
+    def _describe(self, first: Image) -> SourceInfo:
+        height, width = first.shape[:2]
+        return SourceInfo(
+            source_id=self._source_id,
+            text=self._text,
+            width=width,
+            height=height,
+            fps=float(PICTURES_PER_S),
+            time_base=Fraction(1, PICTURES_PER_S),
+            frame_count=len(self._files),
+            is_live=False,
+            pictures=tuple(str(path) for path in self._files),
+        )
+
+
+def _read_picture(path: Path, max_pixels: int) -> Image:
+    with contextlib.suppress(OSError, SyntaxError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged headers, and of PIL's own limit
+        try:
+            with PIL.Image.open(path) as picture:  # reads no more than the header
+                size = picture.size
+        except PIL.Image.DecompressionBombError as error:
+            raise TooLarge(f"{describe(error)}: more pixels than are decoded") from error
+        check_size(*size, max_pixels)
+    # imdecode and not imread, which cannot open every file name on every system.
+    # OpenCV writes to stderr what is wrong with a picture; what matters of it is in our warnings. The level belongs to
+    # the host program and is put back.
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if image is None:
+        raise ValueError(f"OpenCV cannot decode {path}")
+    return np.asarray(image, np.uint8)
