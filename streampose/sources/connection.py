@@ -33,6 +33,9 @@ _POLL_S = 0.05
 _PACKETS = 64
 """Read ahead of the decoder, which takes them at once; a few seconds of a paced source."""
 _GRACE_S = 0.5
+_SOUND_FIRST_S = 12.0
+"""Some servers start a player with sound and send frames from the next keyframe on; some send one every ten seconds."""
+_LOOK_LONGER = {"analyzeduration": f"{_SOUND_FIRST_S * 1e6:.0f}", "probesize": "5000000", "fpsprobesize": "0"}
 _CAMERA_POLL_S = 0.002
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 80, "https": 443}
 _PROBE_S = 1.0
@@ -51,6 +54,7 @@ class Connection:
         self._endpoint = endpoint
         self._open_timeout_s = open_timeout_s
         self._read_timeout_s = read_timeout_s
+        self._opening_since_s = time.monotonic()
         self._container: InputContainer | None = None
         self._packets: Channel[Packet[Any]] = Channel(_PACKETS)
         self._opened = threading.Event()
@@ -60,11 +64,10 @@ class Connection:
     def container(self, stop: threading.Event) -> InputContainer | None:
         """Return what was opened, for looking at, waiting for it; None when stopped. Raises `Lost` or `UsageError`."""
         # FFmpeg's limit counts for each of two phases, and neither for a name server nor for a device driver.
-        deadline_s = time.monotonic() + self._open_timeout_s + _GRACE_S
         while not self._opened.wait(_POLL_S):
             if stop.is_set():
                 return None
-            if time.monotonic() > deadline_s:
+            if time.monotonic() > self._opening_since_s + self._open_timeout_s + _GRACE_S:
                 raise self._no_answer()
         if self._container is None:
             self._packets.take()  # raises the error
@@ -114,24 +117,32 @@ class Connection:
             self._released.wait()
 
     def _open(self) -> InputContainer:
-        started_s = time.monotonic()
+        container = self._attempt(self._endpoint.options)
+        if self._endpoint.may_begin_with_sound and not container.streams.video:
+            # Frames come with the next keyframe only: look again, for longer.
+            container.close()
+            self._open_timeout_s = max(self._open_timeout_s, _SOUND_FIRST_S)
+            self._opening_since_s = time.monotonic()
+            container = self._attempt(self._endpoint.options | _LOOK_LONGER)
+        if container.format.name == "hls":
+            _read_one_variant(container, self._reading)
+        return container
+
+    def _attempt(self, options: dict[str, str]) -> InputContainer:
         try:
-            container = av.open(
+            return av.open(
                 self._endpoint.url,
                 "r",
                 format=self._endpoint.format,
-                options=self._endpoint.options,
+                options=options,
                 timeout=(self._open_timeout_s, self._read_timeout_s),
                 metadata_errors="replace",
             )
-            if container.format.name == "hls":
-                _read_one_variant(container, self._reading)
-            return container
         except av.ProtocolNotFoundError as error:
             raise UsageError(f"{self._endpoint.text}: this FFmpeg cannot read such addresses; give {KINDS}") from error
         except (av.FFmpegError, OSError, ValueError) as error:
             # A server that says nothing sends data that is not valid, to FFmpeg's RTSP.
-            if time.monotonic() - started_s >= self._open_timeout_s:
+            if time.monotonic() - self._opening_since_s >= self._open_timeout_s:
                 raise self._no_answer(error) from error
             raise Lost(_why(error, self._endpoint), error) from error
 

@@ -127,7 +127,7 @@ class Decoding:
         # AUTO or NONE: with SLICE alone FFmpeg's H.264 decoder (8.1) does not mark the pictures that it patched up.
         self._context.thread_type = thread_type
         # MPEG-TS flags packets that are whole wherever its counters jump, as between joined recordings.
-        self._flags_are_exact = container.format.name != "mpegts"
+        self._flags_are_exact = container.format.name not in ("mpegts", "hls")
         self.fault: Fault | None = None
         """The first one."""
         self.outstanding = 0

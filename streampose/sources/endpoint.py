@@ -32,6 +32,8 @@ class Endpoint:
     is_camera: bool = False
     may_be_recorded: bool = False
     """Whether a connection that says how long it is comes to a real end."""
+    may_begin_with_sound: bool = False
+    """Whether a server may send sound for a while before the first frame."""
     read_timeout_s: float = 5.0
     """A connection on which nothing comes for so long is lost."""
 
@@ -71,7 +73,7 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
             return Endpoint(url, shown, source_id, "rtsp", quick | only | {"rtsp_transport": rtsp_transport})
         case "rtmp" | "rtmps":
             only = {"protocol_whitelist": "rtmp,rtmps,tcp,tls,crypto", "probesize": "4096"}
-            return Endpoint(url, shown, source_id, "flv", quick | only)
+            return Endpoint(url, shown, source_id, "flv", quick | only, may_begin_with_sound=True)
         case "udp" | "srt":
             return Endpoint(url, shown, source_id, "mpegts", quick | {"protocol_whitelist": scheme})
     options = {

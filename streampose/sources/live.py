@@ -43,14 +43,6 @@ _PICTURE_WITHIN_S = 20.0
 """Some cameras send a keyframe only every ten seconds; a stream without a picture for longer cannot be decoded."""
 
 
-def not_there(endpoint: Endpoint, lost: Lost, for_s: float | None = None) -> SourceError:
-    """Return the error of a live source that is given up after it was away `for_s`."""
-    duration = f" for {for_s:g} s" if for_s else ""
-    error = SourceError(f"{endpoint.text} is not there{duration}: {lost}")
-    error.__cause__ = lost.__cause__
-    return error
-
-
 class LiveSource(Source):
     """A camera or stream that is connected when its frames are asked for, and again whenever it is lost.
 
@@ -145,7 +137,8 @@ class LiveSource(Source):
         is_new = self._outage.lost(now_s)
         delay_s = self._outage.delay_s(now_s)
         if delay_s is None:
-            raise not_there(self._endpoint, lost, self._outage.give_up_after_s)
+            was_there = f" for {self._outage.give_up_after_s:g} s" if self._outage.give_up_after_s else ""
+            raise SourceError(f"{self._endpoint.text} is not there{was_there}: {lost}") from lost.__cause__
         if is_new:
             what = "is lost: %s; connecting again" if self._outage.was_live else "is not there: %s; trying until it is"
             _log.warning(f"%s {what}", self.info.source_id, str(lost))  # a handler may keep what it is given

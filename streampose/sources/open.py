@@ -19,7 +19,7 @@ from streampose.inputs import Input, check_name, check_times
 from streampose.sources.connection import Connection
 from streampose.sources.decode import Lost
 from streampose.sources.endpoint import address, camera
-from streampose.sources.live import OPEN_TIMEOUT_S, LiveSource, not_there
+from streampose.sources.live import OPEN_TIMEOUT_S, LiveSource
 from streampose.sources.recorded import VideoFile
 from streampose.sources.remote import RemoteRecording, is_finite
 from streampose.sources.source import Reading, Source, file_safe
@@ -102,11 +102,9 @@ def _open_stream(text: str, one: Input, reading: Reading) -> Source:
     connection = Connection(endpoint, reading, OPEN_TIMEOUT_S, endpoint.read_timeout_s, source_id)
     try:
         container = connection.container(threading.Event())
-    except Lost as lost:
+    except Lost:
         connection.release()
-        if one.give_up_after_s == 0:
-            raise not_there(endpoint, lost) from lost.__cause__
-        return live()
+        return live()  # which tries again, and says why it cannot be reached
     assert container is not None  # nobody interrupts it
     if is_finite(container):
         return RemoteRecording(connection, endpoint.text, source_id, reading)

@@ -155,12 +155,6 @@ def rtsp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def rtmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtmpServer]:
-    with RtmpServer(tmp_path_factory.mktemp("rtmp")) as server:
-        yield server
-
-
 @pytest.fixture
 def silent() -> Iterator[int]:
     """A port that accepts connections and says nothing."""

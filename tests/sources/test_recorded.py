@@ -697,7 +697,7 @@ class TestPictures:
 
 
 class TestNames:
-    @pytest.mark.parametrize("text", ["0", "/dev/video0", "rtsp://host/a", "http://host/a.mp4"])
+    @pytest.mark.parametrize("text", ["0", "/dev/video0", "rtsp://host/a", "http://127.0.0.1:9/a.mp4"])
     def test_cameras_and_streams_are_live(self, text: str) -> None:
         with open_source(text, name="cam 1") as source:
             assert (source.info.source_id, source.info.text, source.info.is_live) == ("cam 1", text, True)
