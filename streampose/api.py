@@ -118,7 +118,7 @@ def stream(
         sinks = _open_sinks(opened, [origin.info for origin in origins], wanted, overwrite, segment_s)
         # Behind the cheap checks, because these imports take seconds.
         from streampose.annotate import Annotator
-        from streampose.networks.detector import load_detector
+        from streampose.networks.detectors import load_detector
         from streampose.networks.device import default_batches, pick_device, pick_dtype
         from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
         from streampose.pipeline.parts import Feed

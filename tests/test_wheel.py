@@ -98,7 +98,9 @@ def test_the_demo_runs_offline_from_any_folder(wheel: Path, tmp_path: Path) -> N
         [
             str(python),
             "-c",
-            "from streampose.networks.checkpoints import *; [resolve(n) for n in (DEFAULT_POSE, DEFAULT_DETECTOR)]",
+            "from streampose.networks.checkpoints import resolve; "
+            "from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE; "
+            "[resolve(n) for n in (DEFAULT_POSE, DEFAULT_DETECTOR)]",
         ],
         cwd=elsewhere,
         env=environment,

@@ -25,7 +25,7 @@ from transformers import AutoImageProcessor, VitPoseForPoseEstimation
 
 from streampose.frames import Boxes, Float32, Image
 from streampose.networks.checkpoints import assets_folder
-from streampose.networks.detector import load_detector
+from streampose.networks.detectors import load_detector
 from streampose.networks.device import pick_device, pick_dtype
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator

@@ -24,7 +24,8 @@ import torch
 
 from streampose.frames import Boxes, Captured, People, Shrink
 from streampose.networks.checkpoints import assets_folder
-from streampose.networks.detector import PersonDetector, load_detector
+from streampose.networks.detector import PersonDetector
+from streampose.networks.detectors import load_detector
 from streampose.networks.device import pick_device, pick_dtype
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator

@@ -31,8 +31,9 @@ from streampose.bench.stand_ins import make_up
 from streampose.bench.stopwatch import Costs
 from streampose.errors import UsageError
 from streampose.frames import Boxes, Captured, Frame
-from streampose.networks.checkpoints import Checkpoint, resolve
-from streampose.networks.detector import PersonDetector, load_detector
+from streampose.networks.checkpoints import resolve
+from streampose.networks.detector import PersonDetector
+from streampose.networks.detectors import default_threshold, load_detector
 from streampose.networks.device import default_batches, pick_device, pick_dtype
 from streampose.networks.pose import PoseEstimator
 from streampose.sources.open import is_live_text
@@ -109,7 +110,7 @@ def run_bench(
         raise UsageError("nothing is compiled on a CPU: leave --compile out")
     usual = default_batches(where)
     detect_batch, pose_batch = detect_batch or usual[0], pose_batch or usual[1]
-    threshold = box_threshold(resolve(detector))
+    threshold = default_threshold(resolve(detector))
     people = load_detector(detector, device=where, dtype=precision, threshold=threshold, max_batch=detect_batch)
     # The reference decodes so.
     estimator = PoseEstimator(pose, device=where, dtype=precision, blur="hf", max_batch=pose_batch)
@@ -129,11 +130,6 @@ def run_bench(
         reference_frames=reference_frames,
         effort=QUICK if quick else FULL,
     )
-
-
-def box_threshold(detector: Checkpoint) -> float:
-    """Return the least score of a box that the pipeline takes by itself, for the reference to take the same."""
-    return 0.25 if detector.config.get("streampose_task") == "person-detection" else 0.3
 
 
 def measure(

@@ -18,7 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from streampose.frames import Float32, Image
-from streampose.networks.checkpoints import PREPROCESSOR, Checkpoint, load_image_processor, load_network, loading, quiet
+from streampose.networks.checkpoints import Checkpoint
+from streampose.networks.hub import quiet
+from streampose.networks.layout import PREPROCESSOR
+from streampose.networks.loading import load_image_processor, load_network, loading
 
 
 class ReferenceLoop:

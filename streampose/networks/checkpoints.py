@@ -6,32 +6,27 @@ and, mostly, `preprocessor_config.json`. No code that comes with a checkpoint is
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import math
 import os
-import pickle
 import re
 import reprlib
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from streampose.errors import ModelError, StreamposeError, describe
-from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE, KNOWN_MODELS
+from streampose.errors import ModelError, describe
+from streampose.networks.hub import from_hub
+from streampose.networks.known import KNOWN_MODELS, names_like
+from streampose.networks.layout import CONFIG, PREPROCESSOR, has_weights
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger("streampose")
-
-CONFIG = "config.json"
-PREPROCESSOR = "preprocessor_config.json"
 
 MAX_JSON_BYTES = 16 * 2**20
 _COUNTED = frozenset(["id2label", "label2id", "edges", "flip_pairs"])
@@ -164,9 +159,9 @@ def resolve(name: str | os.PathLike[str], *, allow_pickle: bool = False) -> Chec
         raise ModelError(f"{name}: its config.json names no model_type: not a checkpoint of transformers")
     preprocessing_file = folder / PREPROCESSOR
     preprocessing = _read_json(name, preprocessing_file) if preprocessing_file.exists() else {}
-    use_safetensors = _has_weights(folder, "model.safetensors")
+    use_safetensors = has_weights(folder, "model.safetensors")
     if not use_safetensors:
-        pickled = _has_weights(folder, "pytorch_model.bin")
+        pickled = has_weights(folder, "pytorch_model.bin")
         if pickled and not allow_pickle:
             raise ModelError(
                 f"{name}: its weights are pickled (pytorch_model.bin), which can run code when loaded: "
@@ -177,123 +172,7 @@ def resolve(name: str | os.PathLike[str], *, allow_pickle: bool = False) -> Chec
     return Checkpoint(name, folder, config, preprocessing, use_safetensors)
 
 
-def load_network(checkpoint: Checkpoint, model_class: Any, dtype: torch.dtype) -> Any:
-    """Return `model_class.from_pretrained` of the checkpoint, on the CPU, in `dtype`, ready to evaluate.
-
-    Args:
-        checkpoint: what `resolve` found.
-        model_class: a model class of transformers, or one of its Auto classes.
-        dtype: number format of the weights.
-
-    Raises:
-        ModelError: damaged weights, weights of another network, a package that is missing.
-    """
-    with quiet(), loading(checkpoint):
-        network, report = model_class.from_pretrained(
-            checkpoint.folder,
-            dtype=dtype,
-            use_safetensors=checkpoint.use_safetensors,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, in one line
-        )
-    # Transformers fills what is missing with random numbers and warns.
-    unfit = [*sorted(report["missing_keys"]), *sorted(key for key, *_ in report["mismatched_keys"])]
-    if unfit:
-        raise ModelError(
-            f"{checkpoint.name}: its weights do not fit its config.json: {unfit[0]} and {len(unfit) - 1} others"
-        )
-    check_range(checkpoint, network.state_dict(), dtype)
-    return network.eval().requires_grad_(False)
-
-
-def check_range(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
-    """See to it that `dtype` can hold the `weights` of a checkpoint, by name.
-
-    Raises:
-        ModelError: a weight is too large for `dtype`, infinite or not a number.
-    """
-    import torch
-
-    limit = torch.finfo(dtype).max
-    for key, weight in weights.items():
-        # Ten times faster than asking every weight whether it is finite; both ends of NaN are NaN.
-        low, high = (float(end) for end in weight.aminmax()) if weight.numel() else (0.0, 0.0)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ModelError(f"{checkpoint.name}: its weights are damaged: {key} holds values that are not finite")
-        if low < -limit or high > limit:
-            raise ModelError(
-                f"{checkpoint.name}: {key} in its weights exceeds {dtype}: take --dtype float32 or bfloat16"
-            )
-
-
-def load_image_processor(checkpoint: Checkpoint) -> Any:
-    """Return transformers' own image processor of the checkpoint.
-
-    Raises:
-        ModelError: the checkpoint has none, or one that this installation cannot build or that fails on a picture.
-    """
-    import numpy as np
-    import transformers
-
-    checkpoint.normalisation()
-    processors: Any = transformers.AutoImageProcessor
-    with quiet(), loading(checkpoint, PREPROCESSOR):
-        processor = processors.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-        # Most of what is wrong with its values shows only now.
-        processor(images=[np.zeros((64, 64, 3), np.uint8)], input_data_format="channels_last", return_tensors="pt")
-    return processor
-
-
-@contextmanager
-def loading(checkpoint: Checkpoint, part: str = "") -> Iterator[None]:
-    """Turn whatever fails inside, other than by our own errors, into a `ModelError` that names the checkpoint and the
-    file `part` of it, where it is one file that is read.
-    """
-    try:
-        yield
-    except StreamposeError:
-        raise
-    except ImportError as error:
-        raise ModelError(f"{checkpoint.name} needs a package that is not installed: {describe(error)}") from error
-    except (pickle.UnpicklingError, EOFError) as error:  # torch's own text advises to run the code in the file
-        raise ModelError(
-            f"cannot load {checkpoint.name}: its pytorch_model.bin is damaged or holds more than weights"
-        ) from error
-    except Exception as error:  # A config written by anybody can make any line of the library fail, with any type.
-        first_sentence = describe(error).partition(". ")[0]  # the others are advice for another program
-        raise ModelError(f"cannot load {checkpoint.name} from {checkpoint.folder / part}: {first_sentence}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers and huggingface_hub from writing to the terminal: no progress bars, no warnings."""
-    import huggingface_hub.utils.logging as hub_logging
-    import transformers.utils.logging
-
-    transformers_logging: Any = transformers.utils.logging
-    levels = transformers_logging.get_verbosity(), hub_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    hub_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(levels[0])
-        hub_logging.set_verbosity(levels[1])
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
-_SMALL_FILES = [CONFIG, PREPROCESSOR]
-_SAFETENSORS = ["model*.safetensors", "model.safetensors.index.json"]
-_PICKLES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
-_HUB_ANSWER_TIMEOUT_S = 5.0
 
 
 def _find_folder(name: str, allow_pickle: bool) -> Path:
@@ -307,86 +186,8 @@ def _find_folder(name: str, allow_pickle: bool) -> Path:
     except (OSError, RuntimeError) as error:  # too long, may not be entered; `~` of an unknown user
         raise ModelError(f"cannot look for a folder {shown!r}: {describe(error)}") from error
     if hub_id := _HUB_ID.fullmatch(name):
-        return _from_hub(name, hub_id["repo"], hub_id["revision"], allow_pickle)
-    raise ModelError(f"no model {shown!r}: {_names_like(name)}")
-
-
-def _names_like(name: str) -> str:
-    """Say which names there are, those that resemble `name` before all."""
-    by_short_name = {model.name.rpartition("/")[2].lower(): model.name for model in KNOWN_MODELS}
-    wanted = name.rstrip("/").rpartition("/")[2].partition("@")[0].lower()
-    close = [by_short_name[short] for short in difflib.get_close_matches(wanted, by_short_name, n=3, cutoff=0.6)]
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return (
-        f"take {DEFAULT_POSE} or {DEFAULT_DETECTOR} (bundled), a folder in hub layout, or a hub id: organisation/model"
-    )
-
-
-def _from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    with quiet():
-        try:
-            with suppress(LocalEntryNotFoundError):  # not in the cache: ask the hub
-                folder = Path(
-                    snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=_SMALL_FILES)
-                )
-                if _is_complete(folder, allow_pickle):
-                    return folder
-            # Asked for first, because the download itself has no timeout or retries for half a minute.
-            model = HfApi().model_info(repo, revision=revision, timeout=_HUB_ANSWER_TIMEOUT_S)
-            files = {file.rfilename for file in model.siblings or []}
-            has_safetensors = bool(files & {"model.safetensors", "model.safetensors.index.json"})
-            _LOG.info("fetching %s from the Hugging Face hub", name)
-            weights = _PICKLES if allow_pickle and not has_safetensors else _SAFETENSORS
-            # By the name that was asked for, under which the cache then knows it; not by `model.sha`.
-            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*_SMALL_FILES, *weights]))
-        except HFValidationError as error:
-            raise ModelError(f"no folder {name!r}, and {describe(error)}") from error
-        except RevisionNotFoundError as error:
-            raise ModelError(f"{repo} has no revision {revision!r} on the Hugging Face hub") from error
-        except RepositoryNotFoundError as error:
-            raise ModelError(
-                f"no folder {name!r}, and no such model on the Hugging Face hub, or a private one (log in with "
-                f"`hf auth login`): {_names_like(repo)}"
-            ) from error
-        except Exception as error:  # The HTTP library behind the hub's differs between its versions.
-            flag = f" --revision {revision}" if revision else ""
-            raise ModelError(
-                f"cannot fetch {name} ({describe(error)}) and it is not in the local cache: run "
-                f"`hf download {repo}{flag}` where there is a network, or take a local folder, or a bundled network "
-                f"({DEFAULT_POSE}, {DEFAULT_DETECTOR})"
-            ) from error
-    if not has_safetensors and not allow_pickle and "pytorch_model.bin" in files:
-        raise ModelError(
-            f"{name}: its weights on the hub are pickled (pytorch_model.bin), which can run code when loaded: "
-            "take a checkpoint with safetensors, or trust this one with --allow-pickle"
-        )
-    return folder
-
-
-def _is_complete(folder: Path, allow_pickle: bool) -> bool:
-    return (folder / CONFIG).exists() and (
-        _has_weights(folder, "model.safetensors") or (allow_pickle and _has_weights(folder, "pytorch_model.bin"))
-    )
-
-
-def _has_weights(folder: Path, file: str) -> bool:
-    """Whether the folder has the weights, in one file or in all the files that their index names."""
-    if (folder / file).exists():
-        return True
-    try:
-        shards = json.loads((folder / f"{file}.index.json").read_text())["weight_map"].values()
-        return all((folder / shard).exists() for shard in set(shards))
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
-        return False
+        return from_hub(name, hub_id["repo"], hub_id["revision"], allow_pickle)
+    raise ModelError(f"no model {shown!r}: {names_like(name)}")
 
 
 def _read_json(name: str, file: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""How a network's forward pass is run on a device: on the cores of a CPU, as it is, from recordings, compiled.
+"""How a network's forward pass runs on a device: on the cores of a CPU, as it is, from capture graphs, compiled.
 
-Knows nothing of what is computed. On CUDA a small network spends most of its time being launched, an operation after
-the other; recorded as a CUDA graph all of it is one launch. A recording is for one size of batch, so batches are filled
-up to one of a few sizes. Compiling is for accelerators, when asked for (network.py says why not for CPUs); until the
-program for a size is ready, and for ever where none can be made, batches of that size run as they are.
+Knows nothing of what is computed. On CUDA a small network spends most of its time launching one operation after the
+other; captured as a CUDA graph, the pass is one launch. A capture graph serves one batch size, so batches are filled up
+to one of a few sizes. Compiling is for accelerators, on request (vitpose.py says why not for CPUs). A batch runs as it
+is until the program for its size is ready, and where none can be made.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ Work = Callable[[Tensor], Tensor]
 
 SIZES = (1, 2, 4, 8, 16, 32, 48, 64)
 """Batches are filled up to one of these; larger ones to a multiple of the last."""
-RECORDED_FROM = 2
-"""A size that comes for the second time is recorded: a folder of pictures has many that never come again."""
-MOST_RECORDINGS = 32
+CAPTURED_FROM = 2
+"""A size that comes for the second time is captured: a folder of pictures has many that never come again."""
+MAX_GRAPHS = 32
 """Each keeps its activations' memory."""
 _COMPILED_SIZES = 64
 """How many programs torch's compiler may keep for one function; by default 8, for both networks together."""
 
 
-class Recording(Protocol):
-    """One batch size's forward pass, recorded."""
+class CapturedGraph(Protocol):
+    """One batch size's forward pass, captured."""
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Return the outputs for `batch`, which has at most the recorded size."""
+        """Return the outputs for `batch`, which has at most the captured size."""
 
 
-class Record(Protocol):
-    """Makes a recording of `work` for batches of up to `shape[0]`."""
+class Capture(Protocol):
+    """Captures `work` for batches of up to `shape[0]`."""
 
-    def __call__(self, work: Work, shape: Sequence[int], like: Tensor) -> Recording: ...
+    def __call__(self, work: Work, shape: Sequence[int], like: Tensor) -> CapturedGraph: ...
 
 
 def size_for(count: int) -> int:
@@ -59,18 +59,18 @@ class Engine:
     Called from one thread at a time.
     """
 
-    def __init__(self, work: Work, *, tables: Callable[[], Sequence[Tensor]], record: Record | None = None) -> None:
+    def __init__(self, work: Work, *, tables: Callable[[], Sequence[Tensor]], capture: Capture | None = None) -> None:
         """Run `work` as it is, or as its device wants it.
 
         Args:
             work: the forward pass.
-            tables: tensors that `work` keeps between calls; a recording keeps those that it reads.
-            record: makes recordings; by default CUDA graphs, for inputs on CUDA only.
+            tables: tensors that `work` keeps between calls; a capture graph keeps those that it reads.
+            capture: makes capture graphs; by default CUDA's, for inputs on CUDA only.
         """
         self._work = work
         self._tables = tables
-        self._record = record
-        self._recordings: dict[tuple[object, ...], tuple[Recording, Sequence[Tensor]]] = {}
+        self._capture = capture
+        self._graphs: dict[tuple[object, ...], tuple[CapturedGraph, Sequence[Tensor]]] = {}
         self._calls: dict[tuple[object, ...], int] = {}
         self._compiler: _Compiler | None = None
 
@@ -85,37 +85,38 @@ class Engine:
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Return `work(batch)`; `batch` has at least one entry."""
-        record = self._record or (_CudaRecording if batch.device.type == "cuda" else None)
-        if self._compiler is None and record is None:
+        capture = self._capture or (_CudaGraph if batch.device.type == "cuda" else None)
+        if self._compiler is None and capture is None:
             return spread(self._work, batch) if batch.device.type == "cpu" else self._work(batch)
         shape = (size_for(len(batch)), *batch.shape[1:])
         compiled = None if self._compiler is None else self._compiler.program(shape, batch)
-        if record is not None:
-            recording = self._recording(record, compiled or self._work, shape, batch)
-            if recording is not None:
-                return recording(batch)
+        if capture is not None:
+            graph = self._graph(capture, compiled or self._work, shape, batch)
+            if graph is not None:
+                return graph(batch)
         return self._work(batch) if compiled is None else compiled(_filled(batch, shape[0]))[: len(batch)]
 
-    def _recording(self, record: Record, work: Work, shape: Sequence[int], batch: Tensor) -> Recording | None:
+    def _graph(self, capture: Capture, work: Work, shape: Sequence[int], batch: Tensor) -> CapturedGraph | None:
         key = (work, batch.device, *shape)
-        if (known := self._recordings.get(key)) is not None:
+        known = self._graphs.get(key)
+        if known is not None:
             return known[0]
         self._calls[key] = self._calls.get(key, 0) + 1
-        if self._calls[key] < RECORDED_FROM or len(self._recordings) >= MOST_RECORDINGS:
+        if self._calls[key] < CAPTURED_FROM or len(self._graphs) >= MAX_GRAPHS:
             return None
         try:
-            with _recording_now:
-                recording = record(work, shape, batch)
+            with _capturing_now:
+                graph = capture(work, shape, batch)
         except RuntimeError as error:
-            log.warning("batches of %d run as they are: they cannot be recorded: %s", shape[0], describe(error))
+            log.warning("batches of %d run as they are: they cannot be captured: %s", shape[0], describe(error))
             self._calls[key] = -(2**62)  # not to be tried again
             return None
-        self._recordings[key] = recording, self._tables()
-        return recording
+        self._graphs[key] = graph, self._tables()
+        return graph
 
 
-_recording_now = threading.Lock()
-"""CUDA records what a thread does; that another one records beside it is nothing to try out on somebody's camera."""
+_capturing_now = threading.Lock()
+"""CUDA captures what a thread does; two threads never capture at the same time."""
 
 
 def _filled(batch: Tensor, size: int) -> Tensor:
@@ -131,7 +132,7 @@ def new_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-class _CudaRecording:
+class _CudaGraph:
     """A CUDA graph with the memory that it reads from and writes to."""
 
     def __init__(self, work: Work, shape: Sequence[int], like: Tensor) -> None:
@@ -139,7 +140,7 @@ class _CudaRecording:
         current, aside = torch.cuda.current_stream(like.device), new_stream(like.device)
         aside.wait_stream(current)
         with torch.cuda.stream(aside):
-            for _ in range(3):  # libraries choose their kernels and take their memory, which cannot be recorded
+            for _ in range(3):  # libraries choose their kernels and take their memory, which cannot be captured
                 work(self._inputs)
             self._graph = torch.cuda.CUDAGraph()
             # Other threads go on meanwhile, on other streams.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,4 +65,16 @@ def models_table() -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def names_like(name: str) -> str:
+    """Say which names there are, those that resemble `name` before all."""
+    by_short_name = {model.name.rpartition("/")[2].lower(): model.name for model in KNOWN_MODELS}
+    wanted = name.rstrip("/").rpartition("/")[2].partition("@")[0].lower()
+    close = [by_short_name[short] for short in difflib.get_close_matches(wanted, by_short_name, n=3, cutoff=0.6)]
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return (
+        f"take {DEFAULT_POSE} or {DEFAULT_DETECTOR} (bundled), a folder in hub layout, or a hub id: organisation/model"
     )

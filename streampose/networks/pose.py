@@ -15,9 +15,10 @@ import torch
 
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes, Float32, Skeleton
-from streampose.networks.checkpoints import CONFIG, PREPROCESSOR, Checkpoint, resolve
+from streampose.networks.checkpoints import Checkpoint, resolve
 from streampose.networks.device import fetch, read_here, run_errors
 from streampose.networks.geometry import Blur, crop_people, crop_regions, decode_heatmaps, flip_back, to_frame
+from streampose.networks.layout import CONFIG, PREPROCESSOR
 from streampose.networks.pending import Pending
 from streampose.networks.vitpose import load_dense_map_network
 from streampose.networks.workers import begin, part_sizes

@@ -22,16 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streampose.errors import ModelError, UsageError
-from streampose.networks.checkpoints import CONFIG, Checkpoint, check_range, load_network, loading
+from streampose.networks.checkpoints import Checkpoint
+from streampose.networks.decoders import Cache, ClassicDecoder, SimpleDecoder, keep
 from streampose.networks.engine import Engine
+from streampose.networks.layout import CONFIG
+from streampose.networks.loading import check_range, load_network, loading
 
 if TYPE_CHECKING:
     from transformers import VitPoseForPoseEstimation
-
-_Cache = dict[tuple[Any, ...], Tensor]
-_CACHE_LIMIT = 32
-"""Tensors: more than the shapes of pictures in one run; only a folder of all sorts of pictures exceeds it."""
-
 
 _USUAL_ROWS = 8 * 192
 """Tokens that a layout in memory is chosen for; others work as well."""
@@ -91,14 +89,14 @@ class DenseMapNetwork(nn.Module):
         self.layers = nn.ModuleList(_Layer(layer, dataset_index or 0) for layer in backbone.encoder.layer[:last_stage])
         self.layernorm = backbone.layernorm
         simple = bool(parts.config.use_simple_decoder)
-        self.head: nn.Module = _SimpleDecoder(parts.head) if simple else _ClassicDecoder(parts.head)
+        self.head: nn.Module = SimpleDecoder(parts.head) if simple else ClassicDecoder(parts.head)
         self.scale: int = int(parts.config.scale_factor) if simple else 4
         """Cells of a map to a patch, along each axis."""
         self.map_count = int(parts.config.num_labels)
         """C, the maps of an input."""
         self.tokens_in_steps_of = 1
         """Tokens are filled up to a multiple of it, for attention."""
-        self._positions_of_grid: _Cache = {}
+        self._positions_of_grid: Cache = {}
         self.engine = Engine(self._maps, tables=self._tables)
         """What runs it."""
         self.eval().requires_grad_(False)
@@ -128,7 +126,7 @@ class DenseMapNetwork(nn.Module):
         return maps
 
     def _tables(self) -> list[Tensor]:
-        of_head = self.head.matrices.values() if isinstance(self.head, _SimpleDecoder) else ()
+        of_head = self.head.matrices.values() if isinstance(self.head, SimpleDecoder) else ()
         return [*self._positions_of_grid.values(), *of_head]
 
     def _patches(self, pictures: Tensor, rows: int, columns: int) -> Tensor:
@@ -158,7 +156,7 @@ class DenseMapNetwork(nn.Module):
                 resampled = F.interpolate(planes, (rows, columns), mode="bicubic", align_corners=False)
                 grid = resampled.flatten(2).transpose(1, 2).to(grid.dtype)
             known = grid + everywhere + self._offsets_of_patches(rows, columns).to(grid.dtype)
-            known = _keep(self._positions_of_grid, key, known)
+            known = keep(self._positions_of_grid, key, known)
         return known
 
     def _offsets_of_patches(self, rows: int, columns: int) -> Tensor:
@@ -193,7 +191,7 @@ def load_dense_map_network(
         network(torch.zeros(1, *network.patch_size, 3, dtype=torch.uint8))
     check_range(checkpoint, network.state_dict(), dtype)
     network = network.to(device=device, dtype=dtype)
-    if isinstance(network.head, _SimpleDecoder):
+    if isinstance(network.head, SimpleDecoder):
         # A detector's logarithms of distances, rounded to bfloat16, would move the sides of boxes by a hundredth.
         network.head.float()
     if device.type == "cpu" and can_lay_out(dtype):
@@ -338,66 +336,3 @@ def _stacked(*parts: nn.Linear) -> nn.Linear:
         if has_bias:
             whole.bias.copy_(torch.cat([part.bias for part in parts]))
     return whole
-
-
-def _keep(cache: _Cache, key: tuple[Any, ...], value: Tensor) -> Tensor:
-    """Return `value`, which is in the cache from now on."""
-    if len(cache) >= _CACHE_LIMIT:
-        cache.clear()
-    cache[key] = value
-    return value
-
-
-class _ClassicDecoder(nn.Module):
-    """Tokens (N, rows * columns, channels) through transformers' two deconvolutions, as they are."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
-        maps: Tensor = self.head(tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns))
-        return maps
-
-
-class _SimpleDecoder(nn.Module):
-    """ReLU, bilinear enlarging by s and a 3x3 convolution, in another order with the same result.
-
-    A 3x3 convolution is nine 1x1 convolutions, shifted by up to a cell with zeros moving in, and added. A 1x1
-    convolution commutes with the enlarging (one mixes channels, the other places), so it is done first, on 1/s^2 of the
-    places. Enlarging and shifting together are one small matrix for each axis:
-    `maps = sum over dy, dx of A[dy] low[dy, dx] A[dx]^T`.
-    """
-
-    def __init__(self, head: Any) -> None:
-        super().__init__()
-        weight = head.conv.weight  # (maps, channels, 3, 3)
-        self.map_count: int = weight.shape[0]
-        channels: int = weight.shape[1]
-        self.scale = int(head.upsampling.scale_factor)
-        self.pointwise = nn.Linear(channels, 9 * self.map_count, bias=False, device=weight.device, dtype=weight.dtype)
-        self.bias = nn.Parameter(head.conv.bias.detach()[:, None, None].clone())
-        with torch.no_grad():
-            self.pointwise.weight.copy_(weight.permute(2, 3, 0, 1).reshape(-1, channels))
-        self.matrices: _Cache = {}
-
-    def forward(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
-        low = self.pointwise(F.relu(tokens).to(self.bias.dtype)).view(-1, rows, columns, 3, 3, self.map_count)
-        low = low.permute(0, 5, 3, 1, 4, 2)  # (N, map, dy, row, dx, column)
-        wide = low.reshape(-1, self.map_count, 3 * rows, 3 * columns) @ self._enlarging(columns, low).mT
-        maps: Tensor = self._enlarging(rows, low) @ wide + self.bias
-        return maps
-
-    def _enlarging(self, size: int, like: Tensor) -> Tensor:
-        """Return the matrix (s size, 3 size) that takes three rows of `size` cells, one after the other, to their sum
-        after bilinear enlarging and shifting by 1, 0 and -1 cells. Its entries are exact in any dtype where s is 4.
-        """
-        key = (size, like.device, like.dtype)
-        known = self.matrices.get(key)
-        if known is None:
-            cells = torch.eye(size, dtype=torch.float64)[None]
-            enlarged = F.interpolate(cells, scale_factor=self.scale, mode="linear", align_corners=False)[0].T
-            bordered = F.pad(enlarged, (0, 0, 1, 1))
-            shifted = torch.cat([bordered[shift : shift + self.scale * size] for shift in range(3)], dim=1)
-            known = _keep(self.matrices, key, shifted.to(like))
-        return known

@@ -11,6 +11,7 @@ import cv2
 
 from streampose.errors import SinkError, UsageError, describe
 from streampose.frames import Frame, Image, Result, RunInfo
+from streampose.sinks.encode import square_pixels
 from streampose.sinks.sink import Sink
 from streampose.sinks.target import (
     Identity,
@@ -24,7 +25,6 @@ from streampose.sinks.target import (
     make_folder,
     name_of,
 )
-from streampose.sinks.video import square_pixels
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from streampose.errors import SinkError, describe
 from streampose.frames import Image, Result, RunInfo
+from streampose.sinks.encode import letterboxed, square_pixels
 from streampose.sinks.sink import Sink
-from streampose.sinks.video import letterboxed, square_pixels
 
 MAX_WIDTH, MAX_HEIGHT = 1280, 800
 """Pixels a window takes at first; OpenCV does not say how large the screen is, and this fits a laptop's."""

@@ -23,7 +23,7 @@ from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImag
 
 import streampose
 from streampose.bench.agreement import AGREEMENT, Agreement, Comparison, Differences, match_people
-from streampose.bench.bench import QUICK, Effort, box_threshold, fit_cost, measure
+from streampose.bench.bench import QUICK, Effort, fit_cost, measure
 from streampose.bench.measure import batches_of, frame_groups
 from streampose.bench.reference import ReferenceLoop
 from streampose.bench.report import Report, table
@@ -33,7 +33,7 @@ from streampose.cli.main import main
 from streampose.errors import ModelError
 from streampose.frames import Boxes, Float32, People
 from streampose.networks.checkpoints import resolve
-from streampose.networks.detector import load_detector
+from streampose.networks.detectors import default_threshold, load_detector
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
 from streampose.pipeline.networks import BATCH_FRAMES
@@ -155,7 +155,7 @@ def test_made_up_people_begin_with_the_real_ones_and_stay_in_the_picture() -> No
 
 def test_the_bench_takes_the_boxes_that_a_run_takes() -> None:
     with streampose.stream("demo") as pipeline:
-        threshold = box_threshold(resolve(DEFAULT_DETECTOR))
+        threshold = default_threshold(resolve(DEFAULT_DETECTOR))
         assert pipeline._detector._threshold == threshold  # type: ignore[attr-defined]
 
 

@@ -21,9 +21,10 @@ import torch
 from transformers import AutoModelForObjectDetection, VitPoseForPoseEstimation
 
 from streampose.errors import ModelError, UsageError
-from streampose.networks.checkpoints import assets_folder, demo_clip, load_network, resolve
+from streampose.networks.checkpoints import assets_folder, demo_clip, resolve
 from streampose.networks.device import pick_device, pick_dtype
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE, KNOWN_MODELS, models_table
+from streampose.networks.loading import load_network
 from tests.tiny import COMMIT, edit_json, into_hub_cache, save_pose, save_rt_detr, vitpose
 
 CPU = torch.device("cpu")

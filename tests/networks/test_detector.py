@@ -20,15 +20,10 @@ from transformers.models.yolos.image_processing_pil_yolos import YolosImageProce
 from streampose.errors import ModelError, UsageError
 from streampose.frames import Boxes
 from streampose.networks.checkpoints import assets_folder, demo_clip
-from streampose.networks.detector import (
-    PersonDetector,
-    choose_grid,
-    decode_dense_maps,
-    load_detector,
-    resize_image,
-    suppress_overlaps,
-)
-from streampose.networks.detector import resize_on_device as resize_by_tensors
+from streampose.networks.dense_detector import choose_grid, decode_dense_maps, resize_image, suppress_overlaps
+from streampose.networks.dense_detector import resize_on_device as resize_by_tensors
+from streampose.networks.detector import PersonDetector
+from streampose.networks.detectors import load_detector
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from tests.tiny import edit_json, save_dense_detector, save_pose, save_rt_detr, save_yolos, vitpose
 

@@ -1,4 +1,4 @@
-"""The ways to run a forward pass; what is recorded is recorded by a twin of CUDA's graphs that works on a CPU."""
+"""The ways to run a forward pass; what is captured is captured by a twin of CUDA's graphs that works on a CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from streampose.networks.engine import RECORDED_FROM, SIZES, Engine, Work, size_for
+from streampose.networks.engine import CAPTURED_FROM, SIZES, Engine, Work, size_for
 from streampose.networks.vitpose import DenseMapNetwork
 from streampose.networks.workers import MOST_AT_ONCE, all_cores, each, spread, use_cores, worker_count
 from tests.player import wait_until
@@ -44,16 +44,16 @@ class Twin:
         return self.outputs[: len(batch)].clone()
 
 
-def recorded(work: Work, *, fails: bool = False) -> tuple[Engine, list[tuple[int, ...]]]:
+def capturing(work: Work, *, fails: bool = False) -> tuple[Engine, list[tuple[int, ...]]]:
     made: list[tuple[int, ...]] = []
 
-    def record(work: Work, shape: Sequence[int], like: Tensor) -> Twin:
+    def capture(work: Work, shape: Sequence[int], like: Tensor) -> Twin:
         made.append(tuple(shape))
         if fails:
             raise RuntimeError("operation not permitted when stream is capturing")
         return Twin(work, shape, like)
 
-    return Engine(work, tables=list, record=record), made
+    return Engine(work, tables=list, capture=capture), made
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 4), (17, 32), (33, 48), (64, 64), (65, 128), (129, 192)])
@@ -61,17 +61,17 @@ def test_batches_are_filled_up(count: int, size: int) -> None:
     assert size_for(count) == size
 
 
-def test_recordings_give_what_the_work_gives() -> None:
-    engine, made = recorded(doubled)
-    for _ in range(RECORDED_FROM + 1):
+def test_capture_graphs_give_what_the_work_gives() -> None:
+    engine, made = capturing(doubled)
+    for _ in range(CAPTURED_FROM + 1):
         for count in range(1, 70):
             assert torch.equal(engine(batch_of(count)), batch_of(count) * 2)
     assert sorted(set(made)) == [(size, 3) for size in (*SIZES, 128)], "each size once"
     assert len(made) == len(set(made))
 
 
-def test_a_size_that_comes_once_is_not_recorded() -> None:
-    engine, made = recorded(doubled)
+def test_a_size_that_comes_once_is_not_captured() -> None:
+    engine, made = capturing(doubled)
     engine(batch_of(5))
     assert made == []
     engine(batch_of(6))
@@ -79,32 +79,32 @@ def test_a_size_that_comes_once_is_not_recorded() -> None:
 
 
 def test_results_outlive_the_next_replay() -> None:
-    engine, made = recorded(doubled)
-    for _ in range(RECORDED_FROM):
+    engine, made = capturing(doubled)
+    for _ in range(CAPTURED_FROM):
         first = engine(batch_of(4))
     assert made
     engine(batch_of(4, first=100))
     assert torch.equal(first, batch_of(4) * 2)
 
 
-def test_what_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    engine, made = recorded(doubled, fails=True)
+def test_what_cannot_be_captured_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    engine, made = capturing(doubled, fails=True)
     with caplog.at_level(logging.WARNING, "streampose"):
         for _ in range(5):
             assert torch.equal(engine(batch_of(2)), batch_of(2) * 2)
     assert made == [(2, 3)], "tried once"
     (record,) = caplog.records
-    assert "batches of 2 run as they are: they cannot be recorded: operation not permitted" in record.getMessage()
+    assert "batches of 2 run as they are: they cannot be captured: operation not permitted" in record.getMessage()
 
 
-def test_the_tables_of_a_recording_are_kept() -> None:
+def test_the_tables_of_a_capture_graph_are_kept() -> None:
     table = torch.ones(3)
     known = [table]
-    engine = Engine(lambda batch: batch * known[0], tables=lambda: list(known), record=Twin)
-    for _ in range(RECORDED_FROM):
+    engine = Engine(lambda batch: batch * known[0], tables=lambda: list(known), capture=Twin)
+    for _ in range(CAPTURED_FROM):
         engine(batch_of(2))
     known[0] = torch.zeros(3)
-    assert any(kept is table for _, tables in engine._recordings.values() for kept in tables)
+    assert any(kept is table for _, tables in engine._graphs.values() for kept in tables)
 
 
 @needs_compiler
@@ -179,11 +179,11 @@ def test_cuda_graphs_give_what_the_network_gives() -> None:
     images = torch.randint(0, 256, (5, 64, 48, 3), dtype=torch.uint8)
     expected = network(images)
     network.to("cuda")
-    for _ in range(RECORDED_FROM + 2):
+    for _ in range(CAPTURED_FROM + 2):
         for count in (5, 1, 3):
             found = network(images[:count].cuda()).cpu()
             assert torch.allclose(found, expected[:count], rtol=1e-3, atol=1e-3)
-    assert network.engine._recordings
+    assert network.engine._graphs
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 50])

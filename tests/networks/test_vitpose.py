@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from transformers import VitPoseForPoseEstimation
 
 from streampose.errors import ModelError, UsageError
-from streampose.networks.checkpoints import load_network, resolve
+from streampose.networks.checkpoints import resolve
 from streampose.networks.known import DEFAULT_POSE
+from streampose.networks.loading import load_network
 from streampose.networks.vitpose import DenseMapNetwork, can_lay_out, load_dense_map_network
 from tests.tiny import save_pose, save_rt_detr, vitpose
 

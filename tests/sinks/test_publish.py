@@ -31,7 +31,8 @@ from streampose.errors import SinkError, UsageError
 from streampose.frames import Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
 from streampose.sinks import publisher
 from streampose.sinks.open import fill_in, open_sink
-from streampose.sinks.publish import KEYFRAME_EVERY_S, NO_SIGNAL_AFTER_S, PublishSink, Timeline, no_signal
+from streampose.sinks.publish import NO_SIGNAL_AFTER_S, PublishSink, Timeline, no_signal
+from streampose.sinks.uplink import KEYFRAME_EVERY_S
 from tests.clips import numbered_image, read_number
 from tests.player import Player, Shown, wait_until
 from tests.servers import NUMBERS, Relay, RtmpServer, RtspServer, age_s, free_port
