@@ -6,17 +6,16 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal
 
-from streampose.addresses import redact_address
-from streampose.errors import UsageError
 from streampose.inputs import Input
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
-from streampose.sinks.sink import Sink
+from streampose.options import DEFAULT_KEYPOINT_THRESHOLD, check, options_of
+from streampose.sinks.sink import SharedSink, Sink
 
 if TYPE_CHECKING:
     from streampose.annotate import Style
-    from streampose.frames import SourceInfo
     from streampose.networks.detector import PersonDetector
     from streampose.networks.geometry import Blur
     from streampose.networks.pose import PoseEstimator
@@ -24,13 +23,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("streampose")
 
-DEFAULT_KEYPOINT_THRESHOLD = 0.3
+_OTHERS = frozenset(["to", "stats", "quiet"])
+_OPTIONS = [option.name for option in options_of("run") if not option.of_source and option.name not in _OTHERS]
+"""The parameters of `stream` that are options."""
+
+
+Target = str | os.PathLike[str] | Sink | SharedSink
 
 
 def stream(
     source: str | int | os.PathLike[str] | Input | Iterable[str | int | os.PathLike[str] | Input],
     *,
-    to: str | os.PathLike[str] | Sink | Iterable[str | os.PathLike[str] | Sink] = (),
+    to: Target | Iterable[Target] = (),
     overwrite: bool = False,
     segment_s: float | None = None,
     pose: str = DEFAULT_POSE,
@@ -106,16 +110,19 @@ def stream(
         SourceError, ModelError, SinkError: what cannot be opened; the same and `AnnotateError`, `StalledError` later
             from the iteration, behind every result that came before the failure.
     """
-    inputs = [one if isinstance(one, Input) else Input(one) for one in _listed(source, Input)]
-    wanted = [_listed(to if one.to is None else one.to, Sink) for one in inputs]
     dtype = str(dtype).removeprefix("torch.")
-    if detect_every != "auto" and not (isinstance(detect_every, int) and detect_every >= 1):
-        raise UsageError(f"no detection every {detect_every!r} frames: a whole number from 1, or auto")
+    checked = check(locals(), _OPTIONS)
+    segment_s, stall_after_s = checked["segment_s"], checked["stall_after_s"]
+    inputs = [one if isinstance(one, Input) else Input(one) for one in _listed(source, Input)]
+    wanted = [_listed(to if one.to is None else one.to, Sink | SharedSink) for one in inputs]
+    from streampose.sinks.open import open_sinks
     from streampose.sources.open import open_source
 
     with ExitStack() as opened:
         origins = [opened.enter_context(open_source(one, is_alone=len(inputs) == 1)) for one in inputs]
-        sinks = _open_sinks(opened, [origin.info for origin in origins], wanted, overwrite, segment_s)
+        sinks = open_sinks(
+            opened, [origin.info for origin in origins], wanted, overwrite=overwrite, segment_s=segment_s
+        )
         # Behind the cheap checks, because these imports take seconds.
         from streampose.annotate import Annotator
         from streampose.networks.detectors import load_detector
@@ -178,55 +185,7 @@ def _compile(*networks: PersonDetector | PoseEstimator, waits: bool) -> None:
         network.compile(waits=waits)
 
 
-def _open_sinks(
-    opened: ExitStack,
-    sources: Sequence[SourceInfo],
-    wanted: Sequence[Sequence[Any]],
-    overwrite: bool,
-    segment_s: float | None,
-) -> list[list[Sink]]:
-    """Return the sinks of each source, each kept in `opened`; refuses names and targets that are taken twice."""
-    from streampose.sinks.open import fill_in, open_sink
-    from streampose.sinks.window import Grid, GridCellSink
-
-    several = len(sources) > 1
-    grid = Grid(max(1, sum("window" in some for some in wanted)))
-    taken: set[str] = set()
-
-    def take(what: str, shown: str, remedy: str) -> None:
-        if what in taken:
-            raise UsageError(f"{redact_address(shown)}: {remedy}")
-        taken.add(what)
-
-    def sink_of(source: SourceInfo, sink: Sink | str | os.PathLike[str], *, is_alone: bool) -> Sink:
-        if isinstance(sink, Sink):
-            take(f"sink {id(sink)}", sink.text, "the same sink is given twice")
-            return sink
-        text = fill_in(os.fspath(sink), source.source_id)
-        if text == "window" and several:
-            return GridCellSink("streampose", grid)
-        if text not in ("window", "null"):
-            place = text if "://" in text or text == "-" else os.path.realpath(text)
-            remedy = "two sinks would write there; name each once, with {source} for each source"
-            if text == "-":
-                remedy = "standard output takes one sink; write the others to files, such as {source}.jsonl"
-            take(f"target {place}", text, remedy)
-        return open_sink(
-            text,
-            overwrite=overwrite,
-            source_path=source.place,
-            segment_s=segment_s,
-            give_up_after_s=0.0 if is_alone and not several else None,
-        )
-
-    found = []
-    for source, some in zip(sources, wanted, strict=True):
-        take(f"source {source.source_id}", source.source_id, "two sources have this name; name them, as NAME=SOURCE")
-        found.append([opened.enter_context(sink_of(source, sink, is_alone=len(some) == 1)) for sink in some])
-    return found
-
-
-def _listed(values: Any, kind: type) -> list[Any]:
+def _listed(values: Any, kind: type | UnionType) -> list[Any]:
     """Return several values as a list; one text, path or `kind` is a list of one, None is none."""
     if values is None:
         return []

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streampose.addresses import redact_address
 from streampose.errors import UsageError
+from streampose.options import check, options_of
 
 if TYPE_CHECKING:
     from streampose.sinks.sink import Sink
 
+_OPTIONS = [option.name for option in options_of("run") if option.of_source]
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<source>.+)", re.DOTALL)
 _BADLY_NAMED = re.compile(r"([^=/:]*)=[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -59,12 +61,10 @@ def check_name(name: str | None) -> None:
         )
 
 
-def check_times(one: Input) -> None:
-    """Raise `UsageError` for a time of a live source that cannot be right."""
-    if one.give_up_after_s is not None and not 0 <= one.give_up_after_s < float("inf"):
-        raise UsageError(f"give_up_after_s is a number of seconds from 0 on, not {one.give_up_after_s}")
-    if not 0 < one.freshness_s < float("inf"):
-        raise UsageError(f"freshness_s is a number of seconds above 0, not {one.freshness_s}")
+def checked(one: Input) -> Input:
+    """Return an input with its options as the program uses them. Raises `UsageError`."""
+    check_name(one.name)
+    return replace(one, **check({name: getattr(one, name) for name in _OPTIONS}, _OPTIONS))
 
 
 def parse_input(text: str) -> tuple[str | None, str]:

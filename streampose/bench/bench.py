@@ -107,7 +107,7 @@ def run_bench(
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
     if compile and where.type == "cpu":
-        raise UsageError("nothing is compiled on a CPU: leave --compile out")
+        raise UsageError("nothing is compiled on a CPU: leave `compile` out")
     usual = default_batches(where)
     detect_batch, pose_batch = detect_batch or usual[0], pose_batch or usual[1]
     threshold = default_threshold(resolve(detector))

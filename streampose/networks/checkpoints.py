@@ -73,7 +73,7 @@ class Checkpoint:
         try:
             return parse(value)
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-            raise ModelError(f"{self.name}: `{key}` in its {file} is {reprlib.repr(value)}, not {what}") from error
+            raise ModelError(f"{self.name}: '{key}' in its {file} is {reprlib.repr(value)}, not {what}") from error
 
     def whole_number(self, file: str, key: str, default: int, of: range) -> int:
         """Return an entry of `file` that is one of the numbers `of`; see `entry`."""
@@ -165,7 +165,7 @@ def resolve(name: str | os.PathLike[str], *, allow_pickle: bool = False) -> Chec
         if pickled and not allow_pickle:
             raise ModelError(
                 f"{name}: its weights are pickled (pytorch_model.bin), which can run code when loaded: "
-                "take a checkpoint with safetensors, or trust this one with --allow-pickle"
+                "take a checkpoint with safetensors, or trust this one with `allow_pickle`"
             )
         if not pickled:
             raise ModelError(f"{name}: there are no weights (model.safetensors) in {folder}")
@@ -216,4 +216,4 @@ def _check_numbers(name: str, file: str, values: dict[str, Any]) -> None:
         numbers = value if isinstance(value, list) and key not in _COUNTED else [value]
         for number in [len(value)] if key in _COUNTED and isinstance(value, dict | list) else numbers:
             if isinstance(number, int) and number > limit:
-                raise ModelError(f"{name}: `{key}` in its {file} is {reprlib.repr(number)}, more than {limit}")
+                raise ModelError(f"{name}: '{key}' in its {file} is {reprlib.repr(number)}, more than {limit}")

@@ -64,7 +64,7 @@ class PersonDetector(ABC):
             of_size.setdefault((image.shape[0], image.shape[1]), []).append(index)
         pictures = [Picture(*both) for both in zip(images, shrinks or [None] * len(images), strict=True)]
         found = [Boxes.none() for _ in images]
-        with torch.inference_mode(), run_errors(self.name, self.device, "--detect-batch"):
+        with torch.inference_mode(), run_errors(self.name, self.device, "detect_batch"):
             for (height, width), indices in of_size.items():
                 for index, boxes in zip(
                     indices, self._of_size([pictures[i] for i in indices], height, width), strict=True
@@ -112,7 +112,7 @@ def choose_classes(name: str, known: dict[int, str], wanted: str | Sequence[str 
         by_name.setdefault(label.lower(), []).append(number)
     if wanted is None:
         if PERSON not in by_name:
-            raise UsageError(f"{name} knows no class called person: choose --classes from {', '.join(known.values())}")
+            raise UsageError(f"{name} knows no class called person: choose `classes` from {', '.join(known.values())}")
         wanted = [PERSON]
     if not wanted:
         raise UsageError(f"no classes for {name}: choose from {', '.join(known.values())}")

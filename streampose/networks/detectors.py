@@ -56,7 +56,7 @@ def load_detector(
     if is_dense(checkpoint):
         kind = DenseMapDetector
     elif checkpoint.model_type == "vitpose":
-        raise ModelError(f"{checkpoint.name} is a pose network, not a detector: take it as --pose")
+        raise ModelError(f"{checkpoint.name} is a pose network, not a detector: name it as `pose`")
     elif checkpoint.model_type not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
         raise ModelError(
             f"{checkpoint.name} is of type {checkpoint.model_type}, for which transformers has no object detector"

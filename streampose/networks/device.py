@@ -127,21 +127,21 @@ class _CudaCopy:
 
 
 @contextmanager
-def run_errors(network: str, device: torch.device, batch_flag: str) -> Iterator[None]:
+def run_errors(network: str, device: torch.device, batch_parameter: str) -> Iterator[None]:
     """Turn what torch raises while `network` runs on `device` into a `ModelError` that names the remedy.
 
     Args:
         network: the network's name, for the message.
-        batch_flag: the flag that makes its batches smaller.
+        batch_parameter: the parameter that makes its batches smaller.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
             raise ModelError(
-                f"{network}: out of memory on {device}: take a smaller {batch_flag} or another --dtype"
+                f"{network}: out of memory on {device}: take a smaller `{batch_parameter}` or another `dtype`"
             ) from error
-        raise ModelError(f"{network} failed on {device}: {describe(error)}; try --dtype float32") from error
+        raise ModelError(f"{network} failed on {device}: {describe(error)}; try `dtype` float32") from error
 
 
 def _devices() -> list[str]:

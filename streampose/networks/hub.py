@@ -75,7 +75,7 @@ def from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> 
     if not has_safetensors and not allow_pickle and "pytorch_model.bin" in files:
         raise ModelError(
             f"{name}: its weights on the hub are pickled (pytorch_model.bin), which can run code when loaded: "
-            "take a checkpoint with safetensors, or trust this one with --allow-pickle"
+            "take a checkpoint with safetensors, or trust this one with `allow_pickle`"
         )
     return folder
 

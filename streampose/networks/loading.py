@@ -64,7 +64,7 @@ def check_range(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], dty
             raise ModelError(f"{checkpoint.name}: its weights are damaged: {key} holds values that are not finite")
         if low < -limit or high > limit:
             raise ModelError(
-                f"{checkpoint.name}: {key} in its weights exceeds {dtype}: take --dtype float32 or bfloat16"
+                f"{checkpoint.name}: {key} in its weights exceeds {dtype}: take `dtype` float32 or bfloat16"
             )
 
 

@@ -76,13 +76,13 @@ class PoseEstimator:
         checkpoint = resolve(name, allow_pickle=allow_pickle)
         self.name = checkpoint.name
         if task := checkpoint.config.get("streampose_task"):
-            raise ModelError(f"{self.name} is for {task}, not for poses: take it as --detector")
+            raise ModelError(f"{self.name} is for {task}, not for poses: name it as `detector`")
         self._network = load_dense_map_network(checkpoint, device, dtype, dataset_index=dataset_index)
         self.device = device
         self._size = _input_size(checkpoint, self._network.patch_size, self._network.trained_grid)
         self.skeleton = skeleton_of(checkpoint, self._network.map_count)
         if flip_test and not self.skeleton.flip_pairs:
-            raise UsageError(f"{self.name} does not say which keypoints are left and right: leave --flip-test out")
+            raise UsageError(f"{self.name} does not say which keypoints are left and right: leave `flip_test` out")
         self._flip_test = flip_test
         self._blur: Blur = "hf" if blur == "hf" else "paper"
         self._max_batch = max_batch
@@ -122,7 +122,7 @@ class PoseEstimator:
         Raises, like `result()`, `ModelError`.
         """
         counts = [len(some) for some in boxes]
-        with torch.inference_mode(), run_errors(self.name, self.device, "--pose-batch"):
+        with torch.inference_mode(), run_errors(self.name, self.device, "pose_batch"):
             if self.device.type == "cpu":
                 # The whole way on the workers, so that none of them waits while crops are cut or heatmaps read.
                 limit = min(self._max_batch, part_sizes(max(1, sum(counts)))[0])
@@ -189,7 +189,7 @@ class _Estimate:
 
     def result(self) -> list[tuple[Float32, Float32]]:
         """Wait; return what `PoseEstimator.estimate` does."""
-        with run_errors(self._estimator.name, self._estimator.device, "--pose-batch"):
+        with run_errors(self._estimator.name, self._estimator.device, "pose_batch"):
             found = [_defined(batch.result()) for batch in self._batches]
         people = np.concatenate([np.zeros((0, self._estimator.keypoint_count, 3), np.float32), *found])
         of_images = np.split(people, np.cumsum(self._counts)[:-1]) if self._counts else []

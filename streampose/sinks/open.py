@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from streampose.addresses import redact_address
 from streampose.errors import UsageError
+from streampose.frames import SourceInfo
 from streampose.sinks.null import NullSink
 from streampose.sinks.poses import KeypointsSink
 from streampose.sinks.publish import SCHEMES, PublishSink
 from streampose.sinks.segments import SegmentsSink
-from streampose.sinks.sink import Sink
+from streampose.sinks.sink import SharedSink, Sink
 from streampose.sinks.stills import PICTURE_SUFFIXES, PictureSink, PicturesSink
 from streampose.sinks.video import VIDEO_FORMATS, VideoFileSink
-from streampose.sinks.window import WindowSink
+from streampose.sinks.window import Grid, WindowSink
 
+WINDOW_TITLE = "streampose"
 UNDERSTOOD = (
     "window, null, a video file (.mp4 .m4v .mov .mkv), keypoints (.jsonl, or - for standard output), "
     "a picture (.jpg .jpeg .png .webp .bmp), a folder of pictures (a name that ends in /), a live stream "
@@ -26,6 +31,76 @@ UNDERSTOOD = (
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+_SHARED: dict[str, Callable[[int], SharedSink]] = {"window": partial(Grid, WINDOW_TITLE)}
+"""Words whose sinks several sources share: what makes one for so many of them."""
+
+
+def open_sinks(
+    opened: ExitStack,
+    sources: Sequence[SourceInfo],
+    wanted: Sequence[Sequence[str | os.PathLike[str] | Sink | SharedSink]],
+    *,
+    overwrite: bool = False,
+    segment_s: float | None = None,
+) -> list[list[Sink]]:
+    """Return the sinks of each source, as `open_sink` does; a target belongs to one of them, or is shared.
+
+    Args:
+        opened: what closes them.
+        sources: those of the run.
+        wanted: what was asked for, for each source.
+        overwrite, segment_s: see `open_sink`.
+
+    Raises:
+        UsageError, SinkError: see `open_sink`; two sources of one name, or two sinks with one target.
+    """
+    several = len(sources) > 1
+    taken: set[object] = set()
+    shared: dict[str, SharedSink] = {}
+
+    def take(what: object, shown: str, remedy: str) -> None:
+        if what in taken:
+            raise UsageError(f"{redact_address(shown)}: {remedy}")
+        taken.add(what)
+
+    def sink_of(source: SourceInfo, sink: str | os.PathLike[str] | Sink | SharedSink, *, is_alone: bool) -> Sink:
+        if isinstance(sink, SharedSink):
+            return sink.of_source(source)
+        if isinstance(sink, Sink):
+            take(id(sink), sink.text, "the same sink is given twice")
+            return sink
+        text = fill_in(os.fspath(sink), source.source_id)
+        if several and text in _SHARED:
+            if text not in shared:
+                shared[text] = _SHARED[text](sum(text in some for some in wanted))
+            return shared[text].of_source(source)
+        place = _place(text)
+        if text == "-":
+            take(place, text, "standard output takes one sink; write the others to files, such as {source}.jsonl")
+        elif place is not None:
+            take(place, text, "two sinks would write there; name each once, with {source} for each source")
+        return open_sink(
+            text,
+            overwrite=overwrite,
+            source_path=source.place,
+            segment_s=segment_s,
+            give_up_after_s=0.0 if is_alone and not several else None,
+        )
+
+    found = []
+    for source, some in zip(sources, wanted, strict=True):
+        take(("source", source.source_id), source.source_id, "two sources have this name; name them, as NAME=SOURCE")
+        found.append([opened.enter_context(sink_of(source, sink, is_alone=len(some) == 1)) for sink in some])
+    return found
+
+
+def _place(text: str) -> str | None:
+    """Return the one place that a sink's text names; None where several sinks may have the same text."""
+    if text in ("window", "null"):
+        return None
+    return text if "://" in text or text == "-" else os.path.realpath(text)
 
 
 def fill_in(text: str, source_id: str) -> str:
@@ -50,7 +125,7 @@ def open_sink(
     *,
     overwrite: bool = False,
     source_path: str | None = None,
-    window_title: str = "streampose",
+    window_title: str = WINDOW_TITLE,
     segment_s: float | None = None,
     give_up_after_s: float | None = None,
 ) -> Sink:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from types import TracebackType
 
-from streampose.frames import Result, RunInfo
+from streampose.frames import Result, RunInfo, SourceInfo
 
 
 class Sink(ABC):
@@ -80,3 +80,11 @@ class Sink(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class SharedSink(ABC):
+    """One target for several sources, such as a window with a cell for each: every source gets a sink of its own."""
+
+    @abstractmethod
+    def of_source(self, source: SourceInfo) -> Sink:
+        """Return the sink of one source; called once for each, before anything is written. Raises `SinkError`."""

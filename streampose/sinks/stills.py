@@ -94,7 +94,7 @@ class PicturesSink(Sink):
         check_folder(folder, self.text)
         if not overwrite and folder.is_dir() and _holds_pictures(folder):
             raise UsageError(
-                f"{self.text} already holds pictures: name another folder, or replace them with --overwrite"
+                f"{self.text} already holds pictures: name another folder, or replace them with `overwrite`"
             )
         self._folder = folder
         self._overwrite = overwrite
@@ -177,7 +177,7 @@ def _is_running(process_id: int) -> bool:
 def _write(path: Path, picture: Image, *, overwrite: bool) -> int:
     """Return the size in bytes of the written file."""
     if not overwrite and path.exists():
-        raise SinkError(f"{name_of(path)} exists: name another place, or replace it with --overwrite")
+        raise SinkError(f"{name_of(path)} exists: name another place, or replace it with `overwrite`")
     suffix = path.suffix.lower()
     try:
         _, encoded = cv2.imencode(suffix, picture, _ENCODING.get(suffix, []))

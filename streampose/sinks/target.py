@@ -39,7 +39,7 @@ def check_file(path: Path, *, overwrite: bool, source_path: str | None) -> None:
         if is_same(path, source_path):
             raise UsageError(f"{name} is the source itself: name another file")
         if not overwrite:
-            raise UsageError(f"{name} exists: name another file, or replace it with --overwrite")
+            raise UsageError(f"{name} exists: name another file, or replace it with `overwrite`")
         if not os.access(path, os.W_OK):
             raise SinkError(f"cannot write {name}: permission denied")
     check_folder(path.parent, name)
@@ -119,7 +119,7 @@ def create(path: Path, *, overwrite: bool) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if overwrite else os.O_EXCL), 0o666)
     except FileExistsError as error:
-        raise SinkError(f"{name_of(path)} has appeared since the start: replace it with --overwrite") from error
+        raise SinkError(f"{name_of(path)} has appeared since the start: replace it with `overwrite`") from error
     except OSError as error:
         raise failed(name_of(path), error) from error
 

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from streampose.errors import SinkError, describe
-from streampose.frames import Image, Result, RunInfo
+from streampose.frames import Image, Result, RunInfo, SourceInfo
 from streampose.sinks.encode import letterboxed, square_pixels
-from streampose.sinks.sink import Sink
+from streampose.sinks.sink import SharedSink, Sink
 
 MAX_WIDTH, MAX_HEIGHT = 1280, 800
 """Pixels a window takes at first; OpenCV does not say how large the screen is, and this fits a laptop's."""
@@ -28,7 +28,7 @@ PROBE_TIMEOUT_S = 20.0
 """An answer takes half a second; importing OpenCV from a cold disk takes longer."""
 
 _PROBE = "cv2.namedWindow('streampose', cv2.WINDOW_AUTOSIZE); cv2.destroyAllWindows()"
-_INSTEAD = "write a file instead, e.g. --to out.mp4"
+_INSTEAD = "write to a file instead, such as out.mp4"
 _QUIT_KEYS = {ord("q"), ord("Q"), 27}
 _NO_KEY = -1
 _LOOK_EVERY_MS = 20
@@ -132,26 +132,27 @@ class GridCellSink(WindowSink):
     The window is redrawn when any cell has a new picture. A recording in it is not paced: its cell shows what comes.
     """
 
-    def __init__(self, title: str, grid: Grid) -> None:
-        """Take the next free cell of `grid`. Raises `SinkError`."""
+    def __init__(self, title: str, grid: Grid, cell: int) -> None:
+        """Take a cell of `grid`, by its number. Raises `SinkError`."""
         super().__init__(title)
         self._grid = grid
-        self._cell = grid.take_cell()
+        self._cell = cell
 
     def _show(self, picture: Image, pts_s: float, run: RunInfo) -> bool | None:  # noqa: ARG002 - it is not paced
         canvas = self._grid.put(self._cell, picture, run.source.source_id)
         if not self._is_shown:
-            self._grid.show_window(self._title)
+            self._grid.show_window()
             self._is_shown = True
         cv2.imshow(self._title, canvas)
         return None if self._stay_until(0.0) else False
 
 
-class Grid:
-    """The picture of a window whose cells belong to several sources; used from the main thread."""
+class Grid(SharedSink):
+    """A window whose cells belong to several sources; used from the main thread."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, title: str, count: int) -> None:
         """A grid for `count` cells, as square as it can be."""
+        self._title = title
         self.columns = math.ceil(math.sqrt(count))
         self.rows = math.ceil(count / self.columns)
         self._taken = 0
@@ -159,10 +160,10 @@ class Grid:
         self._cell_width, self._cell_height = MAX_WIDTH // self.columns, MAX_HEIGHT // self.rows
         self._canvas = np.zeros((self._cell_height * self.rows, self._cell_width * self.columns, 3), np.uint8)
 
-    def take_cell(self) -> int:
-        """Return the number of a cell that nobody has."""
+    def of_source(self, source: SourceInfo) -> GridCellSink:  # noqa: ARG002 - cells are given out in order
+        """Return the sink of the next free cell. Raises `SinkError`."""
         self._taken += 1
-        return self._taken - 1
+        return GridCellSink(self._title, self, self._taken - 1)
 
     def put(self, cell: int, picture: Image, label: str) -> Image:
         """Fit `picture` into its cell with its label and return the whole, (H, W, 3) uint8 BGR."""
@@ -174,11 +175,11 @@ class Grid:
             cv2.putText(place, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thickness, cv2.LINE_AA)
         return self._canvas
 
-    def show_window(self, title: str) -> None:
+    def show_window(self) -> None:
         """Open the window, once for all cells."""
         if not self._is_shown:
             self._is_shown = True
-            _open_window(title, self._canvas)
+            _open_window(self._title, self._canvas)
 
 
 def _open_window(title: str, picture: Image) -> None:

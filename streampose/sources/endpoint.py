@@ -56,8 +56,6 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
     shown = redact_address(f"{scheme}://{rest}")
     if scheme not in _SCHEMES:
         raise UsageError(f"{shown} cannot be read: give {KINDS}")
-    if rtsp_transport not in ("tcp", "udp"):
-        raise UsageError(f"{rtsp_transport!r} is no transport of RTSP: give tcp or udp")
     host = re.split(r"[/?]", split_userinfo(rest)[1])[0]
     if not host:
         raise UsageError(f"{shown} names no host")
@@ -106,10 +104,6 @@ def camera(text: str, size: str | None, fps: float | None, input_format: str | N
         UsageError: a value that cannot be right.
         SourceError: there is no such camera.
     """
-    if size is not None and not re.fullmatch(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}", size):
-        raise UsageError(f"{size!r} is no size of a picture: give width and height, as 1280x720")
-    if fps is not None and not 0 < fps < 10_000:
-        raise UsageError(f"{fps} is no rate: give frames a second")
     options: dict[str, str] = {}
     if size is not None:
         options["video_size"] = size

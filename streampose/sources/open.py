@@ -15,7 +15,7 @@ from pathlib import Path
 
 from streampose.addresses import redact_address
 from streampose.errors import SourceError, UsageError, describe
-from streampose.inputs import Input, check_name, check_times
+from streampose.inputs import Input, checked
 from streampose.sources.connection import Connection
 from streampose.sources.decode import Lost
 from streampose.sources.endpoint import address, camera
@@ -50,10 +50,9 @@ def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = No
         UsageError: a value that cannot be right, or no source is named so.
         SourceError: the source is missing, unreadable, damaged from its first frame on, or without any.
     """
-    one = source if isinstance(source, Input) else Input(source, name)
+    one = checked(source if isinstance(source, Input) else Input(source, name))
     if one.give_up_after_s is None and is_alone:
         one = replace(one, give_up_after_s=0.0)
-    check_name(one.name)
     # A number is a camera's.
     spelled = str(one.source) if isinstance(one.source, int) else os.fspath(one.source)
     if not spelled:
@@ -74,7 +73,6 @@ def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = No
 
 def _open_stream(text: str, one: Input, reading: Reading) -> Source:
     """Open what is neither a file nor a folder. What is finite is recorded, wherever it lies; all else is live."""
-    check_times(one)
     if text == "-":
         return StandardInput(one.name or "stdin", reading)
     if "://" in text:

@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 import pytest
 
-from streampose.cli.main import CLEAR, main
+from streampose.cli.main import main
+from streampose.cli.terminal import CLEAR
 from streampose.sinks.poses import read_poses
 from tests import tiny as networks
 from tests.clips import make_clip
@@ -207,7 +208,7 @@ def test_wrong_values_name_the_right_ones(tmp_path: Path, arguments: list[str], 
         (["run", "demo", "--to", "null", "--box-threshold", "2"], "0 to 1"),
         (["run", "demo", "--to", "null", "--pose-batch", "0"], "from 1 up"),
         (["run", "demo", "--style", "fancy"], "weighted"),
-        (["run", "demo", "--stall-timeout", "-1"], "more than 0"),
+        (["run", "demo", "--stall-timeout", "-1"], "above 0"),
         (["walk"], "run"),
         ([], "COMMAND"),
     ],
@@ -576,7 +577,7 @@ def test_sigterm_ends_the_program_while_the_networks_load() -> None:
         "def loading(*_, **__):\n"
         "    print('loading', flush=True)\n"
         "    threading.Event().wait(60)\n"
-        "program.stream = loading\n"
+        "program.run.stream = loading\n"
         "sys.exit(program.main(['run', 'demo', '--to', 'null']))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
@@ -590,7 +591,7 @@ def test_sigterm_ends_the_program_while_the_networks_load() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["demo", "--fps", "abc"], "frames a second"),
+        (["demo", "--fps", "abc"], "frames per second"),
         (["demo", "demo2=demo", "--to", "-"], "standard output takes one sink"),
     ],
 )

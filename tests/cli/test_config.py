@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import streampose
-from streampose.cli.config import _RUN_KEYS, _SOURCE_KEYS, read_config
+from streampose.bench.bench import run_bench
+from streampose.cli.config import read_config
+from streampose.cli.main import main
 from streampose.errors import UsageError
 from streampose.inputs import Input, parse_input
+from streampose.options import OPTIONS, Option, options_of, with_flags
 
 GOOD = """
 detector = "PekingU/rtdetr_r50vd_coco_o365"
@@ -55,22 +59,25 @@ def test_sources_and_arguments(tmp_path: Path) -> None:
         ("sources = 3", "no sources"),
         ("[sources]\ndoor = 'rtsp://h/1'", r"\[sources.door\]"),
         ("[sources.door]\nto = ['null']", "names no source"),
-        ("[sources.door]\nsource = 7", "sources.door.source is a text"),
+        ("[sources.door]\nsource = 7", "sources.door.source: 7 is not a text"),
         ("[sources.door]\nsource = 'x'\nrtsp_transprot = 'udp'", "sources.door.rtsp_transprot: did you mean rtsp_tra"),
         ("detecter = 'x'\n[sources.door]\nsource = 'x'", "detecter: did you mean detector"),
-        ("boxes = 1\n[sources.door]\nsource = 'x'", "boxes is true or false"),
-        ("detect_every = 'often'\n[sources.door]\nsource = 'x'", "detect_every is a whole number from 1 on, or auto"),
-        ("max_people = true\n[sources.door]\nsource = 'x'", "max_people is a whole number"),
-        ("to = 'null'\n[sources.door]\nsource = 'x'", "to is a list of texts"),
-        ("[sources.door]\nsource = 'x'\nfps = '30'", "sources.door.fps is a number"),
+        ("boxes = 1\n[sources.door]\nsource = 'x'", "boxes: 1 is not true or false"),
+        (
+            "detect_every = 'often'\n[sources.door]\nsource = 'x'",
+            "detect_every: 'often' is not a whole number",
+        ),
+        ("max_people = true\n[sources.door]\nsource = 'x'", "max_people: True is not a whole number"),
+        ("to = 'null'\n[sources.door]\nsource = 'x'", "to: 'null' is not a list of texts"),
+        ("[sources.door]\nsource = 'x'\nfps = 'fast'", "sources.door.fps: 'fast' is not frames per second"),
         ("this is no TOML", "no TOML"),
-        ("[sources.door]\nsource = ''", "sources.door.source is a text"),
-        ("[sources.door]\nsource = 'x'\nto = []", "sources.door.to is a list of texts"),
+        ("[sources.door]\nsource = ''", "sources.door.source: '' is not a text"),
+        ("[sources.door]\nsource = 'x'\nto = []", r"sources.door.to: \[\] is not a list of texts"),
         ("[sources.'a/b']\nsource = 'x'", r"\[sources.a/b\]: 'a/b' cannot name a source"),
         ("[sources.'rtsp://me:SECRET word@h']\nsource = 'x'", r"\[sources.rtsp://\*\*\*@h\]"),
         ("'rtsp://me:SECRET word@h' = 'x'\n[sources.door]\nsource = 'x'", r"unknown key rtsp://\*\*\*@h"),
         *(
-            (f"{key} = {value}\n[sources.door]\nsource = 'x'", f"{key} is ")
+            (f"{key} = {value}\n[sources.door]\nsource = 'x'", f"{key}: ")
             for key, values in {
                 "box_threshold": ("2", "-0.1", "nan"),
                 "keypoint_threshold": ("1.1",),
@@ -81,16 +88,16 @@ def test_sources_and_arguments(tmp_path: Path) -> None:
                 "dataset_index": ("-1",),
                 "style": ("'fancy'",),
                 "blur": ("'none'", "3"),
-                "segment_s": ("0", "-1", "inf"),
-                "stall_after_s": ("0", "nan"),
+                "segment": ("'1d'", "0", "-1", "inf"),
+                "stall_timeout": ("0", "nan"),
             }.items()
             for value in values
         ),
         *(
-            (f"[sources.door]\nsource = '0'\n{key} = {value}", f"sources.door.{key} is ")
+            (f"[sources.door]\nsource = '0'\n{key} = {value}", f"sources.door.{key}: ")
             for key, values in {
-                "give_up_after_s": ("-1", "nan"),
-                "freshness_s": ("0", "inf"),
+                "give_up_after": ("-1", "nan"),
+                "freshness": ("0", "inf"),
                 "rtsp_transport": ("'smoke'",),
                 "size": ("'big'", "1280"),
                 "fps": ("0", "-5"),
@@ -112,9 +119,57 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         read_config(tmp_path / "cameras.toml")
 
 
-def test_every_key_is_an_argument_of_the_program() -> None:
-    assert {*_SOURCE_KEYS, "name"} == {field.name for field in fields(Input)}
-    assert set(_RUN_KEYS) <= set(inspect.signature(streampose.stream).parameters)
+def test_every_option_is_a_parameter_with_the_same_default() -> None:
+    parameters = inspect.signature(streampose.stream).parameters
+    of_inputs = {field.name: field.default for field in fields(Input)}
+    of_bench = inspect.signature(run_bench).parameters
+    of_program = {"stats", "quiet", "json", "overwrite"}
+    for option in OPTIONS:
+        if option.of_source:
+            assert of_inputs.pop(option.name) == option.default, option.name
+        elif "run" in option.commands and option.name not in of_program | {"to"}:
+            assert parameters[option.name].default == option.default, option.name
+        if "bench" in option.commands and option.name not in of_program | {"pose", "detector"}:
+            assert of_bench[option.name].default == option.default, option.name
+    assert set(of_inputs) == {"source", "name", "to"}, "each source's options are all in the table"
+    known = {option.name for option in OPTIONS}
+    assert set(parameters) - known == {"source", "draw", "results_wanted"}
+
+
+def test_a_file_takes_the_units_of_the_flags(tmp_path: Path) -> None:
+    path = tmp_path / "cameras.toml"
+    path.write_text(
+        "segment = '10m'\nstall_timeout = 30\nfreshness = '2s'\nstats = 'counts.json'\nquiet = true\n"
+        "[sources.a]\nsource = 'demo'\n[sources.b]\nsource = 'demo'\nfreshness = 1\n"
+    )
+    inputs, values = read_config(path)
+    assert values == {"segment_s": 600.0, "stall_after_s": 30.0, "stats": "counts.json", "quiet": True}
+    assert [one.freshness_s for one in inputs] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("option", options_of("run"), ids=lambda option: option.name)
+def test_every_flag_is_a_key(option: Option, tmp_path: Path) -> None:
+    path = tmp_path / "cameras.toml"
+    path.write_text(f"{option.key} = {{}}\n[sources.a]\nsource = 'demo'\n")
+    with pytest.raises(UsageError, match=rf"{option.key}: \{{\}} is not {re.escape(option.kind.called)}"):
+        read_config(path)
+
+
+def test_python_names_the_parameter_and_the_program_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="`box_threshold`: 2 is not a number from 0 to 1"):
+        streampose.stream("demo", box_threshold=2)
+    with pytest.raises(UsageError, match="`freshness_s`: 0 is not a length of time above 0"):
+        streampose.stream(Input("rtsp://host/cam", freshness_s=0))
+    with pytest.raises(UsageError, match="knows no class 'unicorn'"):
+        streampose.stream("demo", classes="unicorn")
+    assert (
+        with_flags("exists: replace it with `overwrite`, not `this`")
+        == "exists: replace it with --overwrite, not `this`"
+    )
+    assert with_flags("`stall_after_s`") == "--stall-timeout"
+    with pytest.raises(SystemExit):
+        main(["run", "demo", "--freshness", "0"])
+    assert "argument --freshness: '0' is not a length of time above 0" in capsys.readouterr().err
 
 
 def test_names_before_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

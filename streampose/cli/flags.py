@@ -1,0 +1,48 @@
+"""Options to flags of argparse."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from streampose.errors import UsageError
+from streampose.options import SINKS, Option, options_of
+
+
+def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the flags of a command, in their groups. Flags that are not given leave no trace."""
+    groups: dict[str, Any] = {"": parser}
+    for option in options_of(command):
+        title = option.group if command == "run" else ""
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        _add(groups[title], option)
+
+
+def _add(group: Any, option: Option) -> None:
+    keywords: dict[str, Any] = {"dest": option.name, "help": _help_of(option), "default": argparse.SUPPRESS}
+    if option.kind.metavar is None:
+        group.add_argument(option.flag, action="store_true", **keywords)
+    elif option.kind is SINKS:
+        group.add_argument(option.flag, metavar=option.kind.metavar, action="append", **keywords)
+    else:
+        group.add_argument(option.flag, metavar=option.kind.metavar, type=_type_of(option), **keywords)
+
+
+def _help_of(option: Option) -> str:
+    tells_default = "(default: " in option.help or option.default in (None, False, ())
+    default = option.default
+    if isinstance(default, float) and default.is_integer():
+        default = int(default)
+    return option.help if tells_default else f"{option.help} (default: {default})"
+
+
+def _type_of(option: Option) -> Callable[[str], Any]:
+    def parse(word: str) -> Any:
+        try:
+            return option.parse(word, option.flag)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(f"{option.flag}: ")) from error
+
+    return parse

@@ -1,0 +1,130 @@
+"""`streampose run`: the main job."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from streampose.api import stream
+from streampose.cli.config import read_config
+from streampose.cli.flags import add_flags
+from streampose.cli.json_file import check_json, write_json
+from streampose.cli.process import INTERRUPTED, interrupts, set_up_process
+from streampose.cli.status import Status
+from streampose.cli.terminal import say_error
+from streampose.errors import SinkError, UsageError
+from streampose.inputs import Input, parse_input
+from streampose.options import options_of
+from streampose.sinks.target import name_of
+
+if TYPE_CHECKING:
+    from streampose.pipeline.pipeline import Pipeline
+
+EXAMPLES = """\
+examples:
+  streampose run demo --to out/demo.mp4 --to out/poses.jsonl
+  streampose run clip.mp4 --to window
+  streampose run 0 --to window
+  streampose run cam1=rtsp://host/1 cam2=rtsp://host/2 --to 'rtmp://host/live/{source}' --to '{source}.jsonl'
+  streampose run photos/ --to drawn/ --to photos.jsonl --boxes --labels
+  streampose run clip.mp4 --to out.mkv --pose usyd-community/vitpose-plus-base --detector PekingU/rtdetr_r50vd_coco_o365
+"""
+SOURCES = (
+    "a video file, a still, a folder or glob of stills, demo (the bundled clip), a camera (0, /dev/video2), rtsp://, "
+    "rtmp:// or http(s):// (HLS too), - for a container on standard input; repeatable and nameable: cam1=rtsp://..."
+)
+_OF_PROGRAM = frozenset(["stats", "quiet"])
+"""Options that are not parameters of `stream`."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command to the parser."""
+    run_parser = commands.add_parser(
+        "run",
+        help="find people and their poses in a source",
+        description="Find people and their poses in a source, frame by frame.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run_parser.set_defaults(command=run)
+    run_parser.add_argument("source", metavar="SOURCE", nargs="*", help=SOURCES)
+    run_parser.add_argument(
+        "--config", metavar="FILE", default=None, help="read sources and options from a TOML file; flags given here win"
+    )
+    add_flags(run_parser, "run")
+    return run_parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run to the end; return the exit code."""
+    inputs, values = _asked_for(arguments)
+    stats, quiet = values.pop("stats", None), values.pop("quiet", False)
+    if stats is not None:
+        check_json(stats, [str(one.source) for one in inputs], overwrite=True)
+    set_up_process()
+    pipeline = stream(inputs, **values, results_wanted=False)
+    with pipeline, interrupts(pipeline) as interrupted:
+        if stats is not None:
+            _check_no_sink(stats, inputs, values.get("to") or (), pipeline)
+        status = Status(pipeline, shown=not quiet)
+        with nullcontext() if stats is None else _stats_written(stats, pipeline):
+            try:
+                for _ in pipeline.ticks():
+                    status.update()
+            finally:
+                status.end()
+    return INTERRUPTED if interrupted() else 0
+
+
+def _asked_for(arguments: argparse.Namespace) -> tuple[list[Input], dict[str, Any]]:
+    """Return the sources and the other options: those of the file, and those given as flags, which win."""
+    given = vars(arguments)
+    inputs = [Input(source, name) for name, source in map(parse_input, arguments.source)]
+    values: dict[str, Any] = {}
+    if arguments.config is not None:
+        if inputs:
+            raise UsageError("both SOURCE and --config are given: name the sources in one place")
+        inputs, values = read_config(arguments.config)
+    if not inputs:
+        raise UsageError("no SOURCE: give one, such as demo, or --config FILE")
+    of_sources: dict[str, Any] = {}
+    for option in options_of("run"):
+        if option.name in given:
+            where = of_sources if option.of_source else values
+            where[option.name] = given[option.name]
+    inputs = [replace(one, **of_sources) for one in inputs]
+    if not values.get("to"):
+        if all(one.to is None for one in inputs):
+            values["to"] = ["window"]
+        nowhere = [one.name for one in inputs if one.to is None]
+        if nowhere and "to" not in values:
+            raise UsageError(f"[sources.{nowhere[0]}] names no sink: add to = [...] to it, or a `to` for all sources")
+    return inputs, values
+
+
+def _check_no_sink(stats: str, inputs: Sequence[Input], to: Sequence[Any], pipeline: Pipeline) -> None:
+    """Refuse a file for the counts to which a sink writes."""
+    from streampose.sinks.open import fill_in
+
+    for one, source in zip(inputs, pipeline.sources, strict=True):
+        targets = [fill_in(str(target), source.info.source_id) for target in (to if one.to is None else one.to)]
+        if os.path.realpath(stats) in map(os.path.realpath, targets):
+            raise UsageError(f"{name_of(stats)}: a sink writes there; name another file for the counts")
+
+
+@contextmanager
+def _stats_written(file: str, pipeline: Pipeline) -> Iterator[None]:
+    """Write the counts behind the run; that they cannot be written does not hide why the run failed."""
+    try:
+        yield
+    except BaseException:
+        try:
+            write_json(file, pipeline.stats())
+        except SinkError as error:
+            say_error(error)
+        raise
+    write_json(file, pipeline.stats())

@@ -1,0 +1,95 @@
+"""The line that says how a run goes, and the table at its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from streampose.cli.terminal import CLEAR, say
+
+if TYPE_CHECKING:
+    from streampose.pipeline.parts import FrameSource
+    from streampose.pipeline.pipeline import Pipeline
+
+TERMINAL_EVERY_S = 0.2
+"""How often the status line is redrawn on a terminal."""
+LOG_EVERY_S = 10.0
+"""How often a status line is written where there is no terminal."""
+
+
+class Status:
+    """The line that says how the run goes, and the table at its end."""
+
+    def __init__(self, pipeline: Pipeline, *, shown: bool) -> None:
+        self._pipeline = pipeline
+        self._shown = shown
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._every_s = TERMINAL_EVERY_S if self._terminal else LOG_EVERY_S
+        self._last_s = time.monotonic()
+
+    def update(self) -> None:
+        """Say where the run is, if it is time to."""
+        now_s = time.monotonic()
+        if not self._shown or now_s - self._last_s < self._every_s:
+            return
+        self._last_s = now_s
+        lines = self._lines()
+        if not self._terminal:
+            say(" | ".join(lines))
+            return
+        columns = 80
+        with suppress(OSError, ValueError):
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        # A line that is wrapped would be left behind when the next one is drawn.
+        drawn = "\n".join(line[: columns - 1] for line in lines)
+        say(f"{CLEAR}{drawn}" + (f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else "") + "\r", end="")
+
+    def _lines(self) -> list[str]:
+        sources = self._pipeline.sources
+        if len(sources) == 1 and not sources[0].info.is_live:
+            return [self._recorded_line(sources[0])]
+        return [*map(_live_line, sources), *self._publishing_lines()]
+
+    def _publishing_lines(self) -> list[str]:
+        lines = []
+        for name, counts in self._pipeline.stats()["sinks"].items():
+            if "state" in counts:
+                dropped = sum(counts["dropped"].values())
+                lines.append(f"{name} {counts['state']}" + (f", dropped {dropped}" if dropped else ""))
+        return lines
+
+    def _recorded_line(self, source: FrameSource) -> str:
+        meter, total = self._pipeline.meter, source.info.frame_count
+        of = f"/{total}" if total else ""
+        line = f"{meter.frames}{of} frames, {meter.fps:.1f} fps, {meter.people} people"
+        if total and 0 < meter.frames <= total:
+            line += f", {(total - meter.frames) / meter.fps:.0f} s left"
+        return line
+
+    def end(self) -> None:
+        """Print the table."""
+        if not self._shown:
+            return
+        if self._terminal:
+            say(CLEAR, end="")
+        meter = self._pipeline.meter
+        if not meter.frames:
+            return
+        say(f"frames   {meter.frames} in {meter.elapsed_s:.1f} s, {meter.fps:.1f} fps")
+        say(f"people   {meter.people / max(meter.frames, 1):.1f} a frame ({meter.people} detections)")
+        for number, line in enumerate(self._pipeline.summaries()):
+            say(f"{'' if number else 'written':9}{line}")
+
+
+def _live_line(source: FrameSource) -> str:
+    now, stats = source.meter.now(), source.meter.stats()
+    line = f"{source.info.source_id} {now['state']}, {now['fps_in']:.1f} fps in, {now['fps_out']:.1f} out"
+    line += f", {now['people']} people"
+    if stats["dropped"]:
+        line += ", dropped " + " ".join(f"{cause} {count}" for cause, count in stats["dropped"].items())
+    if stats["latency_ms"]["p50"] is not None:
+        line += ", latency {p50:.0f}/{p95:.0f}/{p99:.0f} ms".format(**stats["latency_ms"])
+    return line
