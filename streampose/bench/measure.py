@@ -307,27 +307,9 @@ class Measurer:
                 self._annotator.annotate(frame.image, people)
 
     def hand_over(self, frame: Frame, people: Boxes) -> Costs:
-        """Return what the pipeline itself takes for a frame: its threads and channels, with networks that know their
-        answers, no drawing and no reading.
-        """
-        count = 200
-        source = OneFrame(frame, self._source, count)
-        ready = KnownAnswers(self._estimator, self._detector.label_of, people)
-        pipeline = Pipeline(
-            [Feed(source, [NullSink()])],
-            ready,
-            ready,
-            None,
-            device=torch.device("cpu"),
-            detect_batch=self._detect_batch,
-            pose_batch=self._pose_batch,
-        )
-        with pipeline:
-            began_s, cpu_s = time.perf_counter(), time.process_time()
-            for _ in pipeline:
-                pass
-            wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
-        return Costs({"hand-over": wall_s / count}, {"hand-over": cpu_s / count})
+        """Return what the pipeline itself takes for a frame; see the function of this name."""
+        batches = self._detect_batch, self._pose_batch
+        return hand_over(frame, people, self._estimator, self._detector.label_of, batches)
 
     def batch_s(self, frames: Sequence[Frame], boxes: Sequence[Boxes], size: int) -> tuple[float, float]:
         """Return the seconds that a batch of `size` takes through the detector network and the pose network."""
@@ -347,3 +329,35 @@ class Measurer:
                 if watch.spent_s("network", 0) >= _NETWORK_S:
                     break
         return watch.costs(1).wall_s["network"]
+
+
+def hand_over(
+    frame: Frame, people: Boxes, like: PoseEstimator, label_of: dict[int, str], batches: tuple[int, int]
+) -> Costs:
+    """Return what the pipeline itself takes for a frame: its threads and channels, with networks that know their
+    answers, no drawing and no reading.
+
+    Args:
+        frame: passes through, again and again.
+        people: what is found in it.
+        like: the pose network whose keypoints the answers have.
+        label_of: the detector's classes.
+        batches: maximum frames per detector call, maximum people per pose call.
+    """
+    count = 200
+    ready = KnownAnswers(like, label_of, people)
+    pipeline = Pipeline(
+        [Feed(OneFrame(frame, "still", count), [NullSink()])],
+        ready,
+        ready,
+        None,
+        device=torch.device("cpu"),
+        detect_batch=batches[0],
+        pose_batch=batches[1],
+    )
+    with pipeline:
+        began_s, cpu_s = time.perf_counter(), time.process_time()
+        for _ in pipeline:
+            pass
+        wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+    return Costs({"hand-over": wall_s / count}, {"hand-over": cpu_s / count})

@@ -16,9 +16,9 @@ from streampose.channel import Closed, Ending
 from streampose.errors import ModelError, describe, wrapped
 from streampose.frames import Captured, Detected, Float32, Frame, People, Result
 from streampose.meter import Meter
-from streampose.networks.device import upload
+from streampose.networks.device import own_stream, upload
 from streampose.networks.pending import Pending, Ready
-from streampose.networks.workers import worker_count
+from streampose.networks.workers import use_cores, worker_count
 from streampose.pipeline.lane import Lane
 from streampose.pipeline.parts import Detector, Pose
 
@@ -176,3 +176,20 @@ def sorted_out(
         else:
             frames.append((lanes[number], value))
     return frames, endings
+
+
+def on_device(device: torch.device, run: Callable[[], None]) -> Callable[[], None]:
+    """Return `run` for a thread of its own.
+
+    On CUDA it gets a stream of its own, so that the networks run beside each other; frames are handed over with their
+    boxes, which are fetched from the device behind all that was done to the frames there. On a CPU its small operations
+    take one core: the others belong to the networks' workers.
+    """
+
+    def run_on_device() -> None:
+        if device.type == "cpu":
+            use_cores(1)
+        with own_stream(device):
+            run()
+
+    return run_on_device

@@ -25,12 +25,10 @@ from streampose.channel import Empty, Ending, Finished, Merge
 from streampose.errors import StreamposeError
 from streampose.frames import Captured, Result, RunInfo
 from streampose.meter import Drop, Meter
-from streampose.networks.device import own_stream
-from streampose.networks.workers import use_cores
 from streampose.pipeline.detect_and_follow import DetectAndFollow
 from streampose.pipeline.detect_then_pose import DetectThenPose
 from streampose.pipeline.lane import Lane
-from streampose.pipeline.networks import Networks
+from streampose.pipeline.networks import Networks, on_device
 from streampose.pipeline.parts import Detector, Drawer, Feed, FrameSource, Pose
 from streampose.pipeline.sink_run import SinkRun, report
 from streampose.pipeline.stalls import LOOK_EVERY_S, Stalls
@@ -224,26 +222,10 @@ class Pipeline:
     def _steps(self) -> list[tuple[str, Callable[[], None]]]:
         """Return the names and bodies of all threads; each runs until its inlet ends and passes the ending on."""
         steps = [(f"{lane.prefix}capture", lane.capture) for lane in self._lanes]
-        steps += [(name, self._with_a_device(run)) for name, run in self._networks.steps()]
+        steps += [(name, on_device(self._device, run)) for name, run in self._networks.steps()]
         steps += [(f"{lane.prefix}annotate", lane.annotate) for lane in self._lanes]
         steps += [(run.step, run.run) for run in self._sink_runs() if not run.sink.on_main_thread]
         return steps
-
-    def _with_a_device(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Return `run` for a thread of its own.
-
-        On CUDA it has a stream of its own, so that the networks run beside each other; frames are handed over with
-        their boxes, which are fetched from the device behind all that was done to the frames there. On a CPU its small
-        operations take one core: the others have the networks' workers.
-        """
-
-        def run_with_a_device() -> None:
-            if self._device.type == "cpu":
-                use_cores(1)
-            with own_stream(self._device):
-                run()
-
-        return run_with_a_device
 
     def _sink_runs(self) -> list[SinkRun]:
         return [run for lane in self._lanes for run in lane.sinks]

@@ -28,7 +28,7 @@ PROBE_TIMEOUT_S = 20.0
 """An answer takes half a second; importing OpenCV from a cold disk takes longer."""
 
 _PROBE = "cv2.namedWindow('streampose', cv2.WINDOW_AUTOSIZE); cv2.destroyAllWindows()"
-_INSTEAD = "write to a file instead, such as out.mp4"
+_INSTEAD = "write to a file instead (`to`), such as out.mp4"
 _QUIT_KEYS = {ord("q"), ord("Q"), 27}
 _NO_KEY = -1
 _LOOK_EVERY_MS = 20
