@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from streampose.inputs import Input
@@ -111,8 +111,7 @@ def stream(
             from the iteration, behind every result that came before the failure.
     """
     dtype = str(dtype).removeprefix("torch.")
-    checked = check(locals(), _OPTIONS)
-    segment_s, stall_after_s = checked["segment_s"], checked["stall_after_s"]
+    asked = SimpleNamespace(**check(locals(), _OPTIONS))
     inputs = [one if isinstance(one, Input) else Input(one) for one in _listed(source, Input)]
     wanted = [_listed(to if one.to is None else one.to, Sink | SharedSink) for one in inputs]
     from streampose.sinks.open import open_sinks
@@ -121,7 +120,7 @@ def stream(
     with ExitStack() as opened:
         origins = [opened.enter_context(open_source(one, is_alone=len(inputs) == 1)) for one in inputs]
         sinks = open_sinks(
-            opened, [origin.info for origin in origins], wanted, overwrite=overwrite, segment_s=segment_s
+            opened, [origin.info for origin in origins], wanted, overwrite=asked.overwrite, segment_s=asked.segment_s
         )
         # Behind the cheap checks, because these imports take seconds.
         from streampose.annotate import Annotator
@@ -131,47 +130,53 @@ def stream(
         from streampose.pipeline.parts import Feed
         from streampose.pipeline.pipeline import Pipeline
 
-        where = pick_device(device)
-        precision = pick_dtype(dtype, where)
+        where = pick_device(asked.device)
+        precision = pick_dtype(asked.dtype, where)
         usual = default_batches(where)
-        detect_batch = usual[0] if detect_batch is None else detect_batch
-        pose_batch = usual[1] if pose_batch is None else pose_batch
+        detect_batch = asked.detect_batch or usual[0]
+        pose_batch = asked.pose_batch or usual[1]
         people = load_detector(
-            detector,
+            asked.detector,
             device=where,
             dtype=precision,
-            threshold=box_threshold,
-            classes=classes,
-            max_people=max_people,
+            threshold=asked.box_threshold,
+            classes=asked.classes,
+            max_people=asked.max_people,
             max_batch=detect_batch,
-            allow_pickle=allow_pickle,
+            allow_pickle=asked.allow_pickle,
         )
         estimator = PoseEstimator(
-            pose,
+            asked.pose,
             device=where,
             dtype=precision,
-            blur=blur or DEFAULT_BLUR,
-            dataset_index=dataset_index,
-            flip_test=flip_test,
+            blur=asked.blur or DEFAULT_BLUR,
+            dataset_index=asked.dataset_index,
+            flip_test=asked.flip_test,
             max_batch=pose_batch,
-            allow_pickle=allow_pickle,
+            allow_pickle=asked.allow_pickle,
         )
-        if compile or warm_up:
-            _compile(people, estimator, waits=warm_up)
-        annotator = Annotator(estimator.skeleton, style=style, min_score=keypoint_threshold, boxes=boxes, labels=labels)
+        if asked.compile or asked.warm_up:
+            _compile(people, estimator, waits=asked.warm_up)
+        annotator = Annotator(
+            estimator.skeleton,
+            style=asked.style,
+            min_score=asked.keypoint_threshold,
+            boxes=asked.boxes,
+            labels=asked.labels,
+        )
         pipeline = Pipeline(
             [Feed(*feed) for feed in zip(origins, sinks, strict=True)],
             people,
             estimator,
             annotator,
             device=where,
-            detect_every=detect_every,
-            max_people=max_people,
+            detect_every=asked.detect_every,
+            max_people=asked.max_people,
             detect_batch=detect_batch,
             pose_batch=pose_batch,
             draw=draw,
             results_wanted=results_wanted,
-            stall_after_s=stall_after_s,
+            stall_after_s=asked.stall_after_s,
         )
         opened.pop_all()
     return pipeline

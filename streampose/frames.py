@@ -31,6 +31,16 @@ NO_TRACK = -1
 """The track id of a person whom nobody follows (`null` in data)."""
 
 
+class Colours(NamedTuple):
+    """What the RGB values of a video's pixels mean, in the numbers of ITU-T H.273; 2: the source does not say."""
+
+    primaries: int = 2
+    transfer: int = 2
+
+
+UNSAID_COLOURS = Colours()
+
+
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
     """What a source says of itself before its first frame."""
@@ -53,6 +63,8 @@ class SourceInfo:
     """The file behind a video-file source, from which a video sink copies the audio."""
     has_sound: bool = False
     """Whether there are sound tracks; of a live source as far as it says so before its first frame."""
+    colours: Colours = UNSAID_COLOURS
+    """Of its frames: a copy is tagged so."""
     pictures: tuple[str, ...] = ()
     """The files of a picture source, in the order of its frames: no sink may replace one of them."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from streampose.frames import Image
+from streampose.frames import UNSAID_COLOURS, Colours, Image
 
 USUAL_RATE = Fraction(25)
 """Frames a second of a source that does not say."""
@@ -26,15 +26,15 @@ HD_LINES = 720
 
 
 @dataclass(frozen=True)
-class _Colours:
+class _Matrix:
     space: Colorspace
     """As the converter names it."""
     tag: int
-    """As H.264 numbers it (ITU-T H.273), the same number for primaries, transfer and matrix."""
+    """As H.264 numbers it (ITU-T H.273), of the matrix."""
 
 
-_BT709 = _Colours(Colorspace.ITU709, 1)
-_BT601 = _Colours(Colorspace.SMPTE170M, 6)
+_BT709 = _Matrix(Colorspace.ITU709, 1)
+_BT601 = _Matrix(Colorspace.SMPTE170M, 6)
 
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 """Without it the conversion darkens the picture by half a level."""
@@ -45,22 +45,27 @@ MAX_SIDE = 16384
 
 class Canvas:
     """Brings every picture to one size and to what H.264 takes: 4:2:0, BT.709 or BT.601 by height, limited range.
+    Primaries and transfer are tagged as the source's.
 
     An odd width or height grows by one, the last column or row repeated (4:2:0 has only even ones); a picture of
     another size, or with pixels of another shape, is fitted in with black borders.
     """
 
-    def __init__(self, width: int, height: int, pixel_aspect: Fraction = Fraction(1)) -> None:
-        """Take the size of the first picture, in pixels, and their shape. Raises `ValueError` for a size that x264 does
-        not take.
+    def __init__(
+        self, width: int, height: int, pixel_aspect: Fraction = Fraction(1), colours: Colours = UNSAID_COLOURS
+    ) -> None:
+        """Take the size of the first picture, in pixels, their shape and what their values mean.
+
+        Raises `ValueError` for a size that x264 does not take.
         """
         if max(width, height) > MAX_SIDE:
             raise ValueError(f"{width} x {height} pixels are too many: H.264 takes at most {MAX_SIDE} a side")
         self._width, self._height = width, height
         self._pixel_aspect = pixel_aspect
+        self._colours = colours
         self.width, self.height = width + width % 2, height + height % 2
         """What the encoder is given."""
-        self._colours = _BT709 if height >= HD_LINES else _BT601
+        self._matrix = _BT709 if height >= HD_LINES else _BT601
         self._reformatter = VideoReformatter()
 
     def set_up(self, encoder: VideoCodecContext) -> None:
@@ -68,7 +73,8 @@ class Canvas:
         encoder.width, encoder.height = self.width, self.height
         encoder.pix_fmt = "yuv420p"
         encoder.sample_aspect_ratio = self._pixel_aspect
-        encoder.colorspace = encoder.color_primaries = encoder.color_trc = self._colours.tag
+        encoder.colorspace = self._matrix.tag
+        encoder.color_primaries, encoder.color_trc = self._colours
 
     def frame(self, picture: Image, pixel_aspect: Fraction) -> av.VideoFrame:
         """Return the (H, W, 3) uint8 BGR `picture` as a frame for the encoder, without a time."""
@@ -80,7 +86,7 @@ class Canvas:
         return self._reformatter.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24"),
             format="yuv420p",
-            dst_colorspace=self._colours.space,
+            dst_colorspace=self._matrix.space,
             dst_color_range=ColorRange.MPEG,
             interpolation=_EXACT,
         )

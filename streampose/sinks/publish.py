@@ -99,7 +99,9 @@ class PublishSink(Sink):
         picture = result.frame.image if result.picture is None else result.picture
         if self._canvas is None:
             try:
-                self._canvas = Canvas(picture.shape[1], picture.shape[0], result.frame.pixel_aspect)
+                self._canvas = Canvas(
+                    picture.shape[1], picture.shape[0], result.frame.pixel_aspect, self._run.source.colours
+                )
             except ValueError as error:
                 raise SinkError(f"cannot publish to {self.text}: {describe(error)}") from error
         if not self._run.source.is_live:

@@ -124,7 +124,7 @@ class _VideoFile:
 
     def __init__(self, path: Path, picture: Image, pixel_aspect: Fraction, source: SourceInfo) -> None:
         height, width = picture.shape[:2]
-        self._canvas = Canvas(width, height, pixel_aspect)
+        self._canvas = Canvas(width, height, pixel_aspect, source.colours)
         self._time_base = source.time_base
         self._frame_s = 1 / source.fps if source.fps else 0.0
         # Without a rate a number of frames between keyframes is no length of time.

@@ -6,6 +6,7 @@ Knows no times but those that the file gives.
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -128,6 +129,9 @@ class Decoding:
         self._context.thread_type = thread_type
         # MPEG-TS flags packets that are whole wherever its counters jump, as between joined recordings.
         self._flags_are_exact = container.format.name not in ("mpegts", "hls")
+        # AVI stores no times of frames, only the order of packets, and B-frames are shown in another: the first frame
+        # that comes out has the first time, and so on.
+        self._times: deque[int] | None = deque() if container.format.name == "avi" else None
         self.fault: Fault | None = None
         """The first one."""
         self.outstanding = 0
@@ -159,14 +163,20 @@ class Decoding:
         yield from self._decode(None)
 
     def _decode(self, packet: Packet[Any] | None) -> Iterator[VideoFrame]:
+        if self._times is not None and packet is not None and packet.dts is not None:
+            self._times.append(packet.dts)
         try:
             frames = self._context.decode(packet)
         except av.FFmpegError as error:
             self.outstanding -= packet is not None
+            if self._times and packet is not None:
+                self._times.pop()
             self._note(ffmpeg_reason(error), error)
             return
         self.outstanding -= len(frames)
         for frame in frames:
+            if self._times:
+                frame.pts = self._times.popleft()
             if frame.is_corrupt:
                 self._note("a picture is incomplete")
                 continue

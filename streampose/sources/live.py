@@ -19,14 +19,13 @@ import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
 # isort: split
 import av
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from streampose.errors import SourceError
 from streampose.frames import Captured, Frame, SourceInfo
 from streampose.meter import Drop
 from streampose.sources.connection import Connection
-from streampose.sources.convert import ffmpeg_reason, pixel_aspect, shrinking, upright_bgr
+from streampose.sources.convert import FrameConverter, colours_of, ffmpeg_reason, pixel_aspect
 from streampose.sources.decode import Lost, video_stream
 from streampose.sources.endpoint import Endpoint
 from streampose.sources.outage import Outage
@@ -165,7 +164,7 @@ class LiveSource(Source):
         has_clock = container.format.name not in _WITHOUT_CLOCK
         if not has_clock:
             connection.skip_waiting()  # nothing would tell how old it is
-        to_bgr = VideoReformatter()
+        converter = FrameConverter(self._endpoint.text, self._reading.max_pixels)
         is_first = True
         for frame in self._decoded(connection, stream, ends=ends_at_s is not None):
             pts_s, behind_s = self._timing.place(frame.pts if has_clock else None, time.monotonic())
@@ -178,7 +177,7 @@ class LiveSource(Source):
             if behind_s > self._freshness_s:
                 self.meter.dropped(Drop.STALE)
                 continue
-            image = upright_bgr(frame, to_bgr, self._endpoint.text, self._reading.max_pixels)
+            image = converter.to_bgr(frame)
             if image.shape[:2] != (self.info.height, self.info.width):
                 self.info = replace(self.info, height=image.shape[0], width=image.shape[1])
             index, self._index = self._index, self._index + 1
@@ -186,7 +185,7 @@ class LiveSource(Source):
             aspect = pixel_aspect(frame, stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio)
             yield Captured(
                 Frame(self.info.source_id, index, pts_s, time.monotonic(), image, pixel_aspect=aspect),
-                shrinking(frame),
+                converter.shrinking(frame),
             )
 
     def _went_live(self, stream: VideoStream, frame: VideoFrame) -> None:
@@ -197,6 +196,7 @@ class LiveSource(Source):
             height=frame.height,
             fps=float(rate) if rate else None,
             has_sound=len(stream.container.streams.audio) > 0,
+            colours=colours_of(frame),
         )
         if self._outage.was_live:
             self.meter.reconnected()

@@ -16,6 +16,7 @@ from pathlib import Path
 from streampose.addresses import redact_address
 from streampose.errors import SourceError, UsageError, describe
 from streampose.inputs import Input, checked
+from streampose.sources.animation import Animation, frame_count
 from streampose.sources.connection import Connection
 from streampose.sources.decode import Lost
 from streampose.sources.endpoint import address, camera
@@ -139,6 +140,8 @@ def _open_path(spelled: str, name: str | None, reading: Reading) -> Source:
         raise SourceError(f"{spelled} is empty (0 bytes)")
     source_id = name or file_safe(path.stem)
     if path.suffix.lower() in PICTURE_SUFFIXES:
+        if frame_count(path) > 1:
+            return Animation(path, spelled, source_id, reading.max_pixels)
         return Stills([path], path.parent, spelled, source_id, reading.max_pixels)
     return VideoFile(path, spelled, source_id, reading)
 

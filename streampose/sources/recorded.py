@@ -10,6 +10,7 @@ import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -22,13 +23,13 @@ import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from streampose.errors import SourceError
 from streampose.frames import Captured, Frame, Image, Shrink, SourceInfo
-from streampose.sources.convert import ffmpeg_reason, pixel_aspect, shrinking, upright_bgr
+from streampose.sources.convert import NO_CROP, Crop, FrameConverter, colours_of, ffmpeg_reason, pixel_aspect
 from streampose.sources.decode import Decoding, Lost, late_start_s, open_recording, packets_of, video_stream
+from streampose.sources.matroska import crops_of
 from streampose.sources.source import Reading, Source
 
 PICTURES_PER_S = 25
@@ -85,9 +86,9 @@ class VideoFile(Recorded):
         super().__init__()
 
     def _read(self) -> Generator[Shot]:
-        to_bgr = VideoReformatter()
         pts_s: float | None = None
         with self._opened() as (container, stream):
+            converter = FrameConverter(self._text, self._reading.max_pixels, self._crop(container, stream))
             decoding = Decoding(container, stream, self._packets(container), "AUTO")
             time_base = stream.time_base or Fraction(1, av.time_base)
             rate = stream.average_rate or stream.guessed_rate
@@ -95,13 +96,15 @@ class VideoFile(Recorded):
             declared_end_s = _declared_end_s(container)
             start = round(late_start_s(container) / time_base)
             for frame in chain(decoding.frames(), self._tail(decoding)):
-                image = upright_bgr(frame, to_bgr, self._text, self._reading.max_pixels)
+                image = converter.to_bgr(frame)
                 if pts_s is None:
-                    self.info = self._describe(container, stream, image, time_base, rate)
+                    self.info = replace(
+                        self._describe(container, stream, image, time_base, rate), colours=colours_of(frame)
+                    )
                 ticks = clock.tick(None if frame.pts is None else frame.pts - start)
                 pts_s = ticks * time_base.numerator / time_base.denominator
                 aspect = pixel_aspect(frame, stream.sample_aspect_ratio)
-                yield Shot(pts_s, image, pixel_aspect=aspect, shrink=shrinking(frame))
+                yield Shot(pts_s, image, pixel_aspect=aspect, shrink=converter.shrinking(frame))
         fault = decoding.fault
         if fault and isinstance(fault.cause, Lost):
             what = f"broke off after {decoding.reached_s:.1f} s: {fault.reason}"
@@ -116,6 +119,13 @@ class VideoFile(Recorded):
         if fault:
             what = f"is damaged near {fault.at_s:.1f} s ({fault.reason}); every picture that could be decoded was read"
             raise SourceError(f"{self._text} {what}") from fault.cause
+
+    def _crop(self, container: InputContainer, stream: VideoStream) -> Crop:
+        if self._path is None or "matroska" not in container.format.name:
+            return NO_CROP
+        crops = crops_of(self._path)
+        number = container.streams.video.index(stream)
+        return crops[number] if number < len(crops) else NO_CROP
 
     def _open(self) -> InputContainer:
         return open_recording(str(self._path))

@@ -16,12 +16,14 @@ import PIL.Image
 
 from streampose.errors import SourceError, describe
 from streampose.frames import Image, SourceInfo
+from streampose.sources.animation import frame_count
 from streampose.sources.convert import TooLarge, check_size
 from streampose.sources.recorded import PICTURES_PER_S, Recorded, Shot
 
 _log = logging.getLogger("streampose")
 
-PICTURE_SUFFIXES = frozenset(
+_HEIF_SUFFIXES = frozenset([".heic", ".heif", ".hif"])
+PICTURE_SUFFIXES = _HEIF_SUFFIXES | frozenset(
     [".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
 )
 """Endings, in small letters, of the files that are read as single pictures; every other file is read as a video."""
@@ -34,7 +36,9 @@ class _BadPicture(NamedTuple):
 
 
 class Stills(Recorded):
-    """Picture files in a given order, by OpenCV: EXIF orientation applied, alpha dropped, 16 bits scaled to 8."""
+    """Picture files in a given order: EXIF orientation applied, alpha dropped, 16 bits scaled to 8. Of a file with
+    several frames the first is read.
+    """
 
     def __init__(self, files: Sequence[Path], folder: Path, text: str, source_id: str, max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -59,6 +63,9 @@ class Stills(Recorded):
                 if len(self._files) > 1:  # else the error says it all
                     _log.warning("%s: %s", path, reason)
                 continue
+            frames = frame_count(path)
+            if frames > 1:
+                _log.warning("%s: only the first of %d frames is read; name the file alone to read all", path, frames)
             if count == 0:
                 self.info = self._describe(image)
             yield Shot(count / PICTURES_PER_S, image, file)
@@ -86,6 +93,8 @@ class Stills(Recorded):
 
 
 def _read_picture(path: Path, max_pixels: int) -> Image:
+    if path.suffix.lower() in _HEIF_SUFFIXES:
+        return _read_heif(path, max_pixels)
     with contextlib.suppress(OSError, SyntaxError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged headers, and of PIL's own limit
         try:
@@ -106,3 +115,14 @@ def _read_picture(path: Path, max_pixels: int) -> Image:
     if image is None:
         raise ValueError(f"OpenCV cannot decode {path}")
     return np.asarray(image, np.uint8)
+
+
+def _read_heif(path: Path, max_pixels: int) -> Image:
+    """Return a photograph whole: phones store it in tiles, which FFmpeg takes for pictures."""
+    import pillow_heif  # half a second
+
+    picture = pillow_heif.open_heif(path)
+    width, height = picture.size
+    check_size(width, height, max_pixels)
+    rgb = np.asarray(picture.to_pillow().convert("RGB"))
+    return np.ascontiguousarray(rgb[..., ::-1])

@@ -652,8 +652,8 @@ def test_colours_survive(width: int, height: int, tmp_path: Path) -> None:
             sink.write(result(index, image=bars))
     with av.open(str(tmp_path / "out.mp4")) as container:
         frame = next(container.decode(video=0))
-    tag = 1 if height >= 720 else 6
-    assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (tag, tag, tag, 1)
+    matrix = 1 if height >= 720 else 6
+    assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (matrix, 2, 2, 1)
     error = np.abs(frame.to_ndarray(format="bgr24").astype(int) - bars)
     centres = (np.arange(8) * 2 + 1) * width // 16
     assert error[height // 2, centres].max() <= 5

@@ -193,7 +193,7 @@ class TestVideo:
             # Swscale rounds down where it converts whole pictures, by 1.4 on average, and not where it shrinks.
             difference = np.abs(found.astype(int) - expected)
             assert difference.mean() < 2
-            assert np.percentile(difference, 99.9) < 10
+            assert np.percentile(difference, 99.9) < 12
 
     @pytest.mark.parametrize("rotation", [90, 180])
     def test_turned_frames_do_not(self, tmp_path: Path, rotation: int) -> None:

@@ -1,0 +1,83 @@
+"""Picture files of several frames: animated WebP and PNG, TIFF of several pages."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from streampose.errors import SourceError, describe
+from streampose.frames import Image, SourceInfo
+from streampose.sources.convert import TooLarge, check_size
+from streampose.sources.recorded import PICTURES_PER_S, Recorded, Shot
+
+_FORMATS = frozenset(["WEBP", "PNG", "TIFF"])
+_MS = Fraction(1, 1000)
+
+
+def frame_count(path: Path) -> int:
+    """Return how many frames a picture file has; 1 for one that cannot be read."""
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # PIL raises of all kinds for what is damaged
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(path) as picture:
+            if picture.format in _FORMATS:
+                return int(getattr(picture, "n_frames", 1))
+    return 1
+
+
+class Animation(Recorded):
+    """The frames of one picture file, at the times that it gives, or `PICTURES_PER_S`."""
+
+    def __init__(self, path: Path, text: str, source_id: str, max_pixels: int) -> None:
+        """Open `path`. Raises `SourceError`."""
+        self._path = path
+        self._text = text
+        self._source_id = source_id
+        self._max_pixels = max_pixels
+        super().__init__()
+
+    def _read(self) -> Generator[Shot]:
+        pts_ms = count = 0
+        try:
+            with PIL.Image.open(self._path) as picture:
+                for image, duration_ms in self._frames(picture):
+                    if count == 0:
+                        self.info = self._describe(image, int(getattr(picture, "n_frames", 1)))
+                    yield Shot(pts_ms / 1000, image)
+                    count += 1
+                    pts_ms += duration_ms or 1000 // PICTURES_PER_S
+        except TooLarge as error:
+            raise SourceError(f"{self._text}: {describe(error)}") from error
+        except (OSError, ValueError, EOFError, SyntaxError, cv2.error, PIL.Image.DecompressionBombError) as error:
+            raise SourceError(f"{self._text} is damaged at frame {count}: {describe(error)}") from error
+
+    def _frames(self, picture: PIL.Image.Image) -> Iterator[tuple[Image, int]]:
+        """Yield each frame, BGR, with how long it is shown, in ms; 0 where the file does not say."""
+        for number in range(int(getattr(picture, "n_frames", 1))):
+            picture.seek(number)
+            check_size(*picture.size, self._max_pixels)
+            if picture.format == "TIFF":  # OpenCV scales 16 bits, PIL clips them
+                _, pages = cv2.imreadmulti(str(self._path), number, 1, flags=cv2.IMREAD_COLOR)
+                yield np.asarray(pages[0], np.uint8), 0
+            else:
+                rgb = np.asarray(picture.convert("RGB"))
+                yield np.ascontiguousarray(rgb[..., ::-1]), round(picture.info.get("duration", 0))
+
+    def _describe(self, first: Image, frames: int) -> SourceInfo:
+        height, width = first.shape[:2]
+        return SourceInfo(
+            source_id=self._source_id,
+            text=self._text,
+            width=width,
+            height=height,
+            fps=None,
+            time_base=_MS,
+            frame_count=frames,
+            is_live=False,
+        )
