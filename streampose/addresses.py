@@ -66,7 +66,7 @@ def redact(text: str) -> str:
         address, punctuation = re.fullmatch(r"(.*?)([:,;.)\]]*)", found[0], re.DOTALL).groups()  # type: ignore[union-attr]
         return redact_address(address) + punctuation
 
-    return _IN_TEXT.sub(shown, text)
+    return _QUOTED_QUERY.sub(r"\1\2\1", _IN_TEXT.sub(shown, text))
 
 
 def redact_address(text: str) -> str:
@@ -80,12 +80,18 @@ def redact_address(text: str) -> str:
     userinfo, place = ("***", rest[4:]) if rest.startswith("***@") else split_userinfo(rest)
     if userinfo is None and _MAY_BE_LOGIN.match(place):
         userinfo, _, place = place.rpartition("@")
-    if scheme.lower().endswith(("rtmp", "rtmps")):
+    inner = re.search(_SCHEME, place)
+    if inner is not None:  # an address within, as of a proxy
+        place = place[: inner.start()] + redact_address(place[inner.start() :])
+    if re.search(r"(?i)rtmp[a-z]*$", scheme):  # rtmps as well, and those that are refused, such as rtmpt
         place = re.sub(r"^([^/?#]*/[^/?#]*/)[^?#]+", r"\1***", place)
+    place = re.sub(r";[^/?#;]*=[^/?#]*", ";***", place)
     place = re.sub(r"\?.+", "?***", place, flags=re.DOTALL)
     place = re.sub(r"#.*=.*", "#***", place, flags=re.DOTALL)
     return f"{scheme}://{place}" if userinfo is None else f"{scheme}://***@{place}"
 
 
+_QUOTED_QUERY = re.compile(r"(['\"])([^\s'\"]+\?\*\*\*)[^'\"]*\1")
+"""An address in quotation marks, whose query may hold spaces."""
 _MAY_BE_LOGIN = re.compile(r"[^/?@.]*:[0-9]+[/?].*@", re.DOTALL)
 """A user whose password begins as a port does, or a host without a dot: what may be a password is hidden."""

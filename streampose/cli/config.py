@@ -19,7 +19,6 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from streampose.addresses import redact_address
@@ -36,7 +35,8 @@ def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, An
     """
     name = redact_address(os.fspath(path))
     try:
-        with Path(path).open("rb") as file:
+        # No Path: it makes rtmp:/host of an address given by mistake, in whose traceback nothing would be redacted.
+        with open(path, "rb") as file:  # noqa: PTH123
             values = tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{name} is no TOML file: {describe(error)}") from error
