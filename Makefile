@@ -13,7 +13,7 @@ WITHOUT_WINDOWS = echo "OpenCV's windows need system libraries that are not here
 	&& $(BIN)/python -m pip uninstall --quiet --yes opencv-python \
 	&& $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 
-.PHONY: demo test test-long check readme clean
+.PHONY: demo test test-long check docs clean
 
 demo: .venv/ready
 	$(BIN)/streampose run demo --to out/demo.mp4 --to out/poses.jsonl --overwrite
@@ -31,9 +31,9 @@ check: .venv/ready-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Put the help texts of the program into the README.
-readme: .venv/ready
-	$(BIN)/python -m tools.readme_help
+# Write the help texts of the program into docs/cli.md.
+docs: .venv/ready
+	$(BIN)/python -m tools.docs_help
 
 clean:
 	rm -rf .venv out build *.egg-info .pytest_cache .mypy_cache .ruff_cache

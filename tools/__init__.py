@@ -1,1 +1,1 @@
-"""Programs for the developers of streampose: parts of the README, and evaluations."""
+"""Programs for the developers of streampose: generated parts of the docs, and evaluations."""

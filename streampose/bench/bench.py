@@ -1,5 +1,5 @@
 """Measures how fast a source goes through a pair of networks: the pipeline, the loop of the ViTPose documentation and
-the networks alone, in turn in one run. The figures of the README come from here.
+the networks alone, in turn in one run. The figures in docs/numbers.md come from here.
 
 What the measured pipeline found is compared with the reference's results for the same frames; where they differ by more
 than `streampose.bench.agreement` allows, no speed is told.

@@ -28,7 +28,7 @@ _WITHOUT_LIBRARY = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     handler = LogToPeople()
     handler.setFormatter(logging.Formatter("streampose: %(message)s"))
     logging.getLogger("streampose").handlers = [handler]
@@ -68,15 +68,16 @@ class _Parser(argparse.ArgumentParser):
         super().error(redact(message))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the program."""
+    whole = _Parser(
         prog="streampose",
         description=DESCRIPTION,
         epilog=run.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"streampose {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    whole.add_argument("--version", action="version", version=f"streampose {__version__}")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (run, models, bench):
         command.add(commands).add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
+    return whole

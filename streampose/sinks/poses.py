@@ -1,4 +1,4 @@
-"""People as JSON Lines: a header, then a line a frame, whole lines only; docs/poses-jsonl.md describes the format."""
+"""People as JSON Lines: a header, then a line a frame, whole lines only; docs/formats.md describes the format."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _number(value: float) -> float | None:
 
 
 def read_poses(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
-    """Return the header of a poses file and an iterator over its frames, each as in docs/poses-jsonl.md.
+    """Return the header of a poses file and an iterator over its frames, each as in docs/formats.md.
 
     A last line without its end, as a copy made during a run may have, is left out.
 

@@ -38,7 +38,7 @@ from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
 from streampose.pipeline.networks import BATCH_FRAMES
 from tests import tiny as networks
-from tools.readme_bench import README, SECTION
+from tools.docs_bench import PAGE, SECTION
 
 PROJECT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -309,7 +309,7 @@ def test_the_command_prints_a_table_and_writes_the_same_as_data(tmp_path: Path) 
     assert done.stdout.rstrip("\n") == table(Report(**report))
     assert f"{report['ratio_to_reference']:.1f} times the reference" in done.stdout
 
-    section = SECTION.search(README.read_text(encoding="utf-8"))
+    section = SECTION.search(PAGE.read_text(encoding="utf-8"))
     assert section is not None
     assert labels(section["table"]) == labels(done.stdout), "python -m tools.readme_bench FILE"
 

@@ -1,5 +1,5 @@
-"""Writes the table of a measurement into the README: `streampose bench --json FILE`, then
-`python -m tools.readme_bench FILE`.
+"""Writes the table of a measurement into docs/numbers.md: `streampose bench --json FILE`, then
+`python -m tools.docs_bench FILE`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from streampose.bench.report import Report, table
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "numbers.md"
 SECTION = re.compile(r"(<!-- bench -->\n\n```text\n)(?P<table>.*?)(\n```\n\n<!-- /bench -->)", re.DOTALL)
 
 
 def with_table(text: str, report: Report) -> str:
-    """Return the README's text with the table of `report` in its place."""
+    """Return the page's text with the table of `report` in its place."""
     return SECTION.sub(lambda match: f"{match[1]}{table(report)}{match[3]}", text)
 
 
 if __name__ == "__main__":
     measured = Report(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    README.write_text(with_table(README.read_text(encoding="utf-8"), measured), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), measured), encoding="utf-8")

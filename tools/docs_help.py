@@ -1,4 +1,4 @@
-"""Writes the program's own help texts into the README: `make readme`; `test_readme.py` checks that they are there."""
+"""Writes the help texts of the program into docs/cli.md: `make docs`; `tests/test_docs.py` checks that they are there."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 _SECTION = re.compile(r"(<!-- help: streampose (?P<command>[a-z ]*) -->\n).*?(<!-- /help -->)", re.DOTALL)
 
 
 def with_help(text: str) -> str:
-    """Return the README's text with every help section as the program prints it today."""
+    """Return the page's text with every help section as the program prints it today."""
 
     def section(match: re.Match[str]) -> str:
         printed = subprocess.run(
@@ -29,4 +29,4 @@ def with_help(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_help(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_help(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
