@@ -32,6 +32,21 @@ ANYTHING = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]))
             "http://h/a?*** is lost",
         ),
         ("http://h/cgi?usr=admin&pwd=1234&n=1", "http://h/cgi?***"),
+        ("cannot open http://h/a?token=SEC RET&n=1: refused", "cannot open http://h/a?***: refused"),
+        ("x/cam=http://h/a?token=a SEC RET: no pictures there", "x/cam=http://h/a?***: no pictures there"),
+        ("[Errno 111] refused: 'http://h/a?token=SEC RET'", "[Errno 111] refused: 'http://h/a?***'"),
+        ("['http://h/a?t=SEC RET', 'rtmp://h/live/SEC RET']", "['http://h/a?***', 'rtmp://h/live/***']"),
+        ("http://proxy/rtsp://me:SEC RET@host/a is lost", "http://proxy/rtsp://***@host/a is lost"),
+        ("http://x/rtmp://h/live/SECRET: lost", "http://x/rtmp://h/live/***: lost"),
+        ("http://x/me:SEC/RET@host/a is lost", "http://x/***@host/a is lost"),
+        ("rtsp://me.x:12/SECRET@host/cam is lost", "rtsp://***@host/cam is lost"),
+        ("http://h/a;jsessionid=SECRET/b;v=1?c=2: 404", "http://h/a;***/b;***?***: 404"),
+        ("rtsp://10.0.0.7/user=me_password=SEC_RET_channel=1", "rtsp://10.0.0.7/user=me_password=***"),
+        ("rtmp://host/live?key=SECRET: lost", "rtmp://host/live?***: lost"),
+        ("rtmp://host/live/SEC#RET is lost", "rtmp://host/live/*** is lost"),
+        ("rtmpte://h/live/SECRET, RTMPT://h/a/SECRET", "rtmpte://h/live/***, RTMPT://h/a/***"),
+        ("no such file: 'rtmp:/host/live/SECRET'", "no such file: 'rtmp:/host/live/***'"),
+        ("name='cam=rtmp://host/live/SECRET' there", "name='cam=rtmp://host/live/***' there"),
     ],
 )
 def test_what_is_secret_in_the_midst_of_a_text(text: str, shown: str) -> None:
@@ -50,6 +65,10 @@ def test_what_is_secret_in_the_midst_of_a_text(text: str, shown: str) -> None:
         "rtsp://***@host/cam is lost: tell admin@example.com, it is 'urgent' @ night",
         "give rtsp(s)://, rtmp(s)://, http(s):// or - and write to a@b",
         "is rtsp://10.0.0.7/cam@main there?",
+        "is 'rtsp://10.0.0.7:554/cam@main' there, or http://proxy/rtsp://host/cam?",
+        "rtsp://localhost:554/cam@main",
+        "rtmp://host/live",
+        "http://h/a;b/c#top is read; x=1",
         "rtmp://host/live and rtmp://host/live/***: refused",
         "a colon: and an @, no address",
     ],
@@ -65,6 +84,17 @@ def test_no_password_is_told(password: str) -> None:
     assert redact_address(address) == "rtsp://***@host/cam"
     for text in (f"cannot open {address}: refused", f"[{address!r}, {address!r}]", f"name={address}"):
         assert "SECRET" not in redact(text)
+
+
+@given(ANYTHING)
+def test_nothing_behind_an_application_or_a_question_mark_is_told(secret: str) -> None:
+    secret = f"SECRET{secret}SECRET"
+    for address in (
+        f"rtmp://host/live/{secret}",
+        f"https://host/a?{secret}",
+        f"http://proxy/rtmp://host/live/{secret}",
+    ):
+        assert "SECRET" not in redact_address(address)
 
 
 @given(ANYTHING)
@@ -93,3 +123,8 @@ def test_an_at_sign_in_a_path_is_no_password() -> None:
     for address in ("rtsp://10.0.0.7/cam@main", "rtsp://10.0.0.7:554/cam@main"):
         assert redact_address(address) == redact(address) == address
     assert redact_address("rtsp://me:12/34@host/cam") == "rtsp://***@host/cam"
+
+
+def test_addresses_in_addresses_without_end() -> None:
+    text = "http://a/" * 3000 + "rtsp://me:SECRET@h"
+    assert "SECRET" not in redact(text) + redact_address(text)

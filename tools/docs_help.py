@@ -1,4 +1,4 @@
-"""Writes the help texts of the program into docs/cli.md: `make docs`; `tests/test_docs.py` checks that they are there."""
+"""Writes the help texts of the program into docs/cli.md: `make docs`."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ import argparse
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from streampose._version import __version__
-from streampose.addresses import redact
+from streampose.addresses import redact, redact_address
 from streampose.cli import bench, models, run
 from streampose.cli.process import INTERRUPTED, ended_by_sigterm
 from streampose.cli.terminal import LogToPeople, say_error, say_traceback
@@ -62,10 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Words that it does not understand may be addresses with passwords."""
+    """Says in one line what is wrong with the words that it was given, which may be addresses with passwords."""
+
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = list(args or ())
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        super().error(redact(message))
+        # A whole word is redacted better than one that lies among others.
+        for word in sorted(self._words, key=len, reverse=True):
+            message = message.replace(word, redact_address(word))
+        self.exit(2, f"streampose: {redact(message)}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -183,7 +183,7 @@ def test_what_exists_is_refused_and_left_as_it_was(target: str, tmp_path: Path) 
     old = tmp_path / target / "000000.jpg" if target == "out/" else tmp_path / target
     old.parent.mkdir(exist_ok=True)
     old.write_bytes(b"precious")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="overwrite"):
         open_sink(f"{tmp_path}/{target}")
     assert old.read_bytes() == b"precious"
 
@@ -202,7 +202,7 @@ def test_what_appears_after_the_checks_is_not_replaced(target: str, tmp_path: Pa
     sink.open(run_info())
     new = tmp_path / target / "000000.jpg" if target == "out/" else tmp_path / target
     new.write_bytes(b"another's")
-    with pytest.raises(SinkError, match="--overwrite"):
+    with pytest.raises(SinkError, match="overwrite"):
         sink.write(result(0))
     sink.close()
     sink.close()
