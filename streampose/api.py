@@ -1,4 +1,4 @@
-"""The main job from Python: texts and numbers to a running pipeline. Knows every part, does nothing itself."""
+"""The main job from Python: texts and numbers to a running pipeline. Connects the parts and does no work itself."""
 
 from __future__ import annotations
 
@@ -61,54 +61,53 @@ def stream(
     results_wanted: bool = True,
     stall_after_s: float = 300.0,
 ) -> Pipeline:
-    """Find the people of one or several sources and their poses, frame after frame.
+    """Find people and their poses in one or several sources, frame by frame.
 
         for result in streampose.stream("clip.mp4"):
             print(result.frame.pts_s, result.people.keypoints_xy)
 
-    Sinks and recordings are opened and the networks loaded before this returns; the work, and the connecting to live
-    sources, begins with the iteration. The
-    returned pipeline is also a context manager: use it as one when the loop may be left early.
+    Sinks and recordings are opened and networks are loaded before this returns. The work, and connecting to live
+    sources, starts with the iteration. The pipeline is also a context manager: use it as one if you may leave the loop
+    early.
 
     Args:
-        source: a video file, a picture, a folder or glob of pictures, `demo`, a camera (0, `/dev/video2`), an RTSP,
-            RTMP or HTTP URL, `-` for a container on standard input; an `Input`, which has options of its own; or
-            several of these.
-        to: sinks, as texts (see `streampose.sinks.open.open_sink`) or objects, for every source without sinks of its
-            own; `{source}` in a text stands for the source's id.
-        overwrite: let sinks replace existing files.
-        segment_s: recordings (video files) go on in a new file every so many seconds.
+        source: a video file, a still, a folder or glob of stills, `demo`, a camera (0, `/dev/video2`), an RTSP, RTMP
+            or HTTP address, `-` for a container on standard input; an `Input`, which has its own options; or several
+            of these.
+        to: sinks, as texts (see `streampose.sinks.open.open_sink`) or objects, for every source without its own;
+            `{source}` in a text stands for the source's id.
+        overwrite: replace existing files.
+        segment_s: start a new video file every `segment_s` seconds.
         pose: ViTPose checkpoint: a bundled name, a hub id or a local folder in hub layout.
-        detector: detector checkpoint, named likewise.
-        classes: names (or numbers) of the detector's classes to take; None takes people.
-        dataset_index: the expert of a mixture-of-experts (`plus`) checkpoint; None takes its first.
-        allow_pickle: read weights that are no safetensors; such files can run code when they are loaded.
+        detector: detector checkpoint, named in the same way.
+        classes: names or numbers of the detector's classes to find; None finds people.
+        dataset_index: expert of a mixture-of-experts (`plus`) checkpoint; None takes the first.
+        allow_pickle: load weights that are not safetensors; such files can run code.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`.
         dtype: `auto`, `float32`, `bfloat16`, `float16`.
-        compile: on an accelerator, have torch compile the networks, beside the run, which goes on with what is ready.
-            torch keeps what it has compiled for the next run.
-        warm_up: the same, but the run waits for what it needs.
-        box_threshold: least box score, 0..1; None takes the detector's own default.
-        max_people: most people a frame, the best boxes first; None takes all.
-        detect_every: the detector looks at every so many frames, and earlier where somebody is in doubt; between,
-            people are followed from their own keypoints. `auto` keeps to the source's frame rate: it spends on
-            detection what the poses leave over. Pictures are no video: there it looks at each.
-        flip_test: average the heatmaps with those of the mirrored crops: a little better, twice the work.
-        blur: `hf` or `paper`, the Gaussian before the sub-pixel step; None takes the one that measures better.
-        detect_batch: most frames a detector call; None takes the device's default.
-        pose_batch: most people a pose call; None takes the device's default.
-        keypoint_threshold: least score of a drawn keypoint; data always holds all.
+        compile: on an accelerator, compile the networks while the run goes on; torch keeps the result.
+        warm_up: compile, and wait for it before each first batch.
+        box_threshold: lowest box score, 0..1; None takes the detector's default.
+        max_people: maximum people per frame, best boxes first; None takes all.
+        detect_every: run the detector on every Nth frame, and earlier if somebody is in doubt; in between, follow
+            people from their keypoints. `auto` runs it as often as the frame rate leaves time. Stills are always
+            detected.
+        flip_test: average the heatmaps with those of the mirrored crops: slightly better, half the speed.
+        blur: `hf` or `paper`, the Gaussian before the sub-pixel step; None takes `paper`, which measures better.
+        detect_batch: maximum frames per detector call; None takes the device's default.
+        pose_batch: maximum people per pose call; None takes the device's default.
+        keypoint_threshold: lowest score of a drawn keypoint; data always has all.
         style: `lines` or `weighted`.
         boxes: draw the boxes.
         labels: draw a label at each box.
-        draw: give every result its drawn picture, even when no sink needs one.
-        results_wanted: whether the caller's loop is itself a reason to go on when every sink has failed.
-        stall_after_s: a step at one piece of work for longer ends the run.
+        draw: draw every result, even if no sink needs it.
+        results_wanted: keep going for the caller when every sink has failed.
+        stall_after_s: abort if one piece of work takes longer.
 
     Raises:
-        UsageError: a value that cannot be right.
-        SourceError, ModelError, SinkError: what cannot be opened; the same and `AnnotateError`, `StalledError` later
-            from the iteration, behind every result that came before the failure.
+        UsageError: a value cannot be right.
+        SourceError, ModelError, SinkError: something cannot be opened. The iteration raises these, `AnnotateError` and
+            `StalledError` after every result before the failure.
     """
     dtype = str(dtype).removeprefix("torch.")
     asked = SimpleNamespace(**check(locals(), _OPTIONS))
@@ -122,7 +121,7 @@ def stream(
         sinks = open_sinks(
             opened, [origin.info for origin in origins], wanted, overwrite=asked.overwrite, segment_s=asked.segment_s
         )
-        # Behind the cheap checks, because these imports take seconds.
+        # After the cheap checks, because these imports take seconds.
         from streampose.annotate import Annotator
         from streampose.networks.detectors import load_detector
         from streampose.networks.device import default_batches, pick_device, pick_dtype
@@ -184,14 +183,14 @@ def stream(
 
 def _compile(*networks: PersonDetector | PoseEstimator, waits: bool) -> None:
     if any(network.device.type == "cpu" for network in networks):
-        log.info("nothing is compiled on a CPU: as they are, the networks run as fast there")
+        log.info("nothing is compiled on a CPU: the networks run as fast as they are")
         return
     for network in networks:
         network.compile(waits=waits)
 
 
 def _listed(values: Any, kind: type | UnionType) -> list[Any]:
-    """Return several values as a list; one text, path or `kind` is a list of one, None is none."""
+    """Return values as a list. One text, path or `kind` becomes a list of one; None becomes an empty list."""
     if values is None:
         return []
     return [values] if isinstance(values, str | os.PathLike | int | kind) else list(values)

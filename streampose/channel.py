@@ -1,7 +1,7 @@
-"""The bounded hand-over between two threads, and from several to one. Knows nothing of what it carries.
+"""Bounded channels between two threads, and from several threads to one. Knows nothing of the values.
 
-Values and the ending flow down, closing flows up: the producer calls `put` and at last `finish`; the taker calls
-`take` or `take_batch`, and `close` when it wants no more, which wakes the producer with `Closed`.
+Values and the ending flow down; closing flows up. The producer calls `put`, then `finish`. The taker calls `take` or
+`take_batch`. When it wants no more it calls `close`, which wakes the producer with `Closed`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Finished(Exception):
-    """The producer is done and everything it put has been taken."""
+    """The producer has finished and every value has been taken."""
 
 
 class Closed(Exception):
@@ -26,11 +26,11 @@ class Closed(Exception):
 
 
 class Empty(Exception):
-    """Nothing came within the time allowed."""
+    """No value arrived in time."""
 
 
 class Channel(Generic[T]):
-    """At most `depth` values on their way from one producer to one taker."""
+    """Carries at most `depth` values from one producer to one taker."""
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class Channel(Generic[T]):
         on_drop: Callable[[T], None] | None = None,
         changed: threading.Condition | None = None,
     ) -> None:
-        """A channel that waits, or one that drops.
+        """Make a channel that waits when full, or one that drops.
 
         Args:
-            depth: most values that wait to be taken.
-            on_drop: None: `put` waits while the channel is full. Else it never waits: the oldest value makes room and
-                is given to `on_drop`, in the producer's thread.
-            changed: what announces a change; channels that share it can be waited for together.
+            depth: maximum number of waiting values.
+            on_drop: if None, `put` waits while the channel is full. Otherwise `put` never waits: it removes the oldest
+                value and passes it to `on_drop`, in the producer's thread.
+            changed: notified of every change. Channels that share it can be waited for together.
         """
         if depth < 1:
             raise ValueError(f"a channel holds at least one value, not {depth}")
@@ -66,7 +66,7 @@ class Channel(Generic[T]):
         return self._closed
 
     def put(self, value: T) -> None:
-        """Hand `value` over; whether it waits is the channel's nature. Raises `Closed`."""
+        """Add a value; see `on_drop` for a full channel. Raises `Closed`."""
         oldest: list[T] = []
         with self._changed:
             if self._on_drop is None:
@@ -84,9 +84,7 @@ class Channel(Generic[T]):
             self._on_drop(dropped)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End the stream behind the last value; `error` says that it ends in failure. Only the first call counts;
-        never waits.
-        """
+        """End the stream after the last value, with `error` if it failed. Only the first call counts. Never waits."""
         with self._changed:
             if not self._finished:
                 self._finished = True
@@ -94,9 +92,9 @@ class Channel(Generic[T]):
                 self._changed.notify_all()
 
     def take(self, timeout_s: float | None = None) -> T:
-        """Return the next value, waiting for it; `timeout_s=0` does not wait.
+        """Wait for the next value and return it; `timeout_s=0` does not wait.
 
-        Raises `Finished` or the producer's error at the end, `Closed` once closed, `Empty` when nothing came in time.
+        Raises `Finished` or the producer's error at the end, `Closed` once closed, `Empty` if no value arrives in time.
         """
         with self._changed:
             self._wait(timeout_s)
@@ -111,11 +109,11 @@ class Channel(Generic[T]):
         fill_s: float = 0.0,
         timeout_s: float | None = None,
     ) -> list[T]:
-        """Return the next values, in order, waiting for the first as `take` does.
+        """Return the next values in order. Waits for the first as `take` does.
 
-        Values are added as long as their weights sum to at most `limit` (a first value may weigh more) and there are
-        at most `most` of them; further ones are waited for up to `fill_s` seconds after the first. Raises as `take`
-        does; an ending behind a batch is raised by the next call.
+        A batch holds at most `most` values, whose weights sum to at most `limit`; a single value may weigh more. Waits
+        up to `fill_s` seconds for further values. Raises as `take` does; the next call raises an ending that follows
+        the batch.
         """
         batch = [self.take(timeout_s)]
         total = weigh(batch[0])
@@ -131,21 +129,21 @@ class Channel(Generic[T]):
         return batch
 
     def wait_until_empty(self) -> None:
-        """Return when everything put has been taken. Raises `Closed`."""
+        """Wait until every value has been taken. Raises `Closed`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not self._values)
             if self._closed:
                 raise Closed
 
     def close(self) -> None:
-        """Want no more: what waits is discarded and the producer woken. Safe twice, from any thread."""
+        """Discard waiting values and wake the producer. Safe twice, from any thread."""
         with self._changed:
             self._closed = True
             self._values.clear()
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[T]:
-        """Yield every value up to the end; raises the producer's error behind the last."""
+        """Yield every value, then raise the producer's error if there is one."""
         while True:
             try:
                 yield self.take()
@@ -174,14 +172,14 @@ class Channel(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of one channel among several: behind its last value."""
+    """The end of one channel of a `Merge`, after its last value."""
 
     error: BaseException | None
-    """Why it failed; None for an ordinary end."""
+    """The cause of a failure; None for an ordinary end."""
 
 
 class Merge(Generic[T]):
-    """Several channels taken from as one: each in its own order, none before its turn comes round."""
+    """Takes from several channels in turn; each keeps its own order."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -190,15 +188,15 @@ class Merge(Generic[T]):
         self._turn = 0
 
     def inlet(self, depth: int, *, on_drop: Callable[[T], None] | None = None) -> Channel[T]:
-        """Add a channel, numbered from 0 on; all of them before anything is taken."""
+        """Add a channel; numbers start at 0. Add all channels before taking."""
         channel: Channel[T] = Channel(depth, on_drop=on_drop, changed=self._changed)
         self._inlets.append(channel)
         return channel
 
     def take(self, timeout_s: float | None = None, *, but: Collection[int] = ()) -> tuple[int, T | Ending]:
-        """Return the number of a channel, none of `but`, and its next value or, once, its ending.
+        """Return the number of a channel and its next value or, once, its ending. Skips the channels in `but`.
 
-        Raises `Finished` when every channel has ended, `Empty` when nothing came in time.
+        Raises `Finished` when every channel has ended, `Empty` if no value arrives in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
@@ -218,8 +216,8 @@ class Merge(Generic[T]):
     def take_batch(
         self, limit: int, *, most_each: int | None = None, fill_s: float = 0.0
     ) -> list[tuple[int, T | Ending]]:
-        """Return the next up to `limit` of what `take` gives, at most `most_each` of one channel, waiting for the first
-        and up to `fill_s` for the others.
+        """Return up to `limit` items of `take`, at most `most_each` per channel. Waits for the first item, and up to
+        `fill_s` seconds for the others.
         """
         batch = [self.take()]
         counts = Counter([batch[0][0]])

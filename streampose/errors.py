@@ -1,4 +1,4 @@
-"""The errors a user can meet, each one sentence that names the thing and the remedy.
+"""The errors that a user can meet. Each is one sentence that names the thing and the remedy.
 
 StreamposeError             a known failure: one line, exit code 1
 ├── UsageError              a value that cannot be right: exit code 2
@@ -8,7 +8,8 @@ StreamposeError             a known failure: one line, exit code 1
 ├── SinkError               opening, writing or closing a sink
 └── StalledError            a step that does not come back
 
-Messages of libraries may hold URLs with passwords: every text that enters an error here goes through `redact`.
+Messages of libraries may hold addresses with passwords: every text of an error here goes through `redact`.
+Parameters stand in backticks.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ class StreamposeError(Exception):
 
     exit_code = 1
     is_reported = False
-    """Whether it has been logged already, when it happened; it is raised all the same at the end of the run."""
+    """Whether the error has been logged. It is still raised at the end of the run."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(redact(message).split()))
 
 
 class UsageError(StreamposeError):
-    """A value that cannot be right; the text names the right ones."""
+    """A value cannot be right. The text names valid ones."""
 
     exit_code = 2
 
@@ -54,7 +55,7 @@ class StalledError(StreamposeError):
 
 
 def wrapped(kind: type[StreamposeError], message: str, error: BaseException) -> StreamposeError:
-    """Return `error` itself when it speaks to the user already, else a `kind` that does, caused by it."""
+    """Return `error` if it is a `StreamposeError`, otherwise a `kind` caused by it."""
     if isinstance(error, StreamposeError):
         return error
     new = kind(f"{message}: {describe(error)}")
@@ -63,9 +64,7 @@ def wrapped(kind: type[StreamposeError], message: str, error: BaseException) -> 
 
 
 def describe(error: BaseException) -> str:
-    """Return one line for a library's error: its operating-system text where it has one, else its own text, else its
-    type.
-    """
+    """Return one line for a library's error: the operating system's text, its own text or, without either, its type."""
     if isinstance(error, OSError) and error.strerror:
         return redact(error.strerror)
     return redact(" ".join(str(error).split())) or type(error).__name__

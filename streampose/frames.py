@@ -24,11 +24,11 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
 Shrink = Callable[[int, int], Image]
-"""Gives a picture in a smaller size, (height, width) in pixels, each of its pixels the mean of the area that it covers:
-(height, width, 3) uint8 BGR. From any thread."""
+"""Returns a picture in a smaller size (height, width), as (height, width, 3) uint8 BGR. Each pixel is the mean of the
+area that it covers. Thread-safe."""
 
 NO_TRACK = -1
-"""The track id of a person whom nobody follows (`null` in data)."""
+"""The track id of a person who is not tracked (`null` in data)."""
 
 
 class Colours(NamedTuple):
@@ -43,34 +43,34 @@ UNSAID_COLOURS = Colours()
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source says of itself before its first frame."""
+    """Describes a source before its first frame."""
 
     source_id: str
-    """The name that frames, file names and data carry; for a single source made from its text."""
+    """The name in frames, file names and data; derived from the text if the user gives none."""
     text: str
-    """What the user asked for, credentials redacted; for messages and data."""
+    """The user's text, credentials redacted; for messages and data."""
     width: int
-    """Pixels, rotation applied. For pictures, those of the first."""
+    """Pixels, rotation applied. Of several stills, the first."""
     height: int
     fps: float | None
-    """Nominal frames a second; None where the container does not say."""
+    """Nominal frames per second; None if the container does not say."""
     time_base: Fraction
-    """Seconds a tick: every `pts_s` of the source is a whole number of ticks."""
+    """Seconds per tick: every `pts_s` of the source is a whole number of ticks."""
     frame_count: int | None
-    """As the container says (may be wrong), None where it does not; for progress only."""
+    """The container's claim, which may be wrong; None if it makes none. For progress only."""
     is_live: bool
     path: str | None = None
-    """The file behind a video-file source, from which a video sink copies the audio."""
+    """The video file, from which a video sink copies the sound; None for other sources."""
     has_sound: bool = False
-    """Whether there are sound tracks; of a live source as far as it says so before its first frame."""
+    """Whether there are sound tracks. A live source knows with its first frame."""
     colours: Colours = UNSAID_COLOURS
     """Of its frames: a copy is tagged so."""
     pictures: tuple[str, ...] = ()
-    """The files of a picture source, in the order of its frames: no sink may replace one of them."""
+    """The files of a source of stills, in the order of its frames. No sink may replace one of them."""
 
     @property
     def place(self) -> str | None:
-        """The file that is read, or the folder below which all of them lie; None where no file is read."""
+        """The file that is read, or the common folder of several; None if no file is read."""
         if len(self.pictures) > 1:
             return os.path.commonpath({Path(file).parent.resolve() for file in self.pictures})
         return self.pictures[0] if self.pictures else self.path
@@ -82,31 +82,31 @@ class Frame:
 
     source_id: str
     index: int
-    """Counts from 0, without gaps for a recorded source."""
+    """Counts from 0, without gaps for a recording."""
     pts_s: float
     """The source's own time in seconds; strictly increasing; drives every sink."""
     captured_at_s: float
     """`time.monotonic()` when the frame left the source; for latency only."""
     image: Image
-    """(H, W, 3) uint8 BGR on the host. Belongs to everyone who holds the frame: never drawn on."""
+    """(H, W, 3) uint8 BGR on the host. Shared: never draw on it."""
     file: str | None = None
-    """For picture sources the file's path below the source's folder (its name for a single picture), else None."""
+    """Stills: the file's path below the source's folder, or its name if it is the only one. Otherwise None."""
     pixel_aspect: Fraction = Fraction(1)
-    """Width of a pixel over its height as it is to be shown, rotation applied; 1 where the source does not say."""
+    """Display width of a pixel over its height, rotation applied; 1 if the source does not say."""
 
 
 class Captured(NamedTuple):
-    """A frame as it leaves its source, with what its decoder can do cheaply for the detector."""
+    """A frame as it leaves its source, with a cheap way to shrink it for the detector."""
 
     frame: Frame
     shrink: Shrink | None = None
-    """Shrinks the decoder's picture, which it holds, in a third of the time that `frame.image` takes; None where
-    nothing does."""
+    """Shrinks the decoder's picture in a third of the time that shrinking `frame.image` takes; None if it cannot. Holds
+    the decoder's picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
-    """What a detector found in one frame, best first."""
+    """The detections of one frame, best first."""
 
     xyxy: Float32
     """(N, 4) float32, pixels of the frame: left, top, right, bottom."""
@@ -129,7 +129,7 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """A frame whose people are found, with its pixels where the networks run."""
+    """A frame with its detections, and its pixels on the networks' device."""
 
     frame: Frame
     pixels: torch.Tensor
@@ -139,14 +139,14 @@ class Detected:
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """Which points a pose network names, and how they hang together."""
+    """The keypoints of a pose network and their connections."""
 
     names: tuple[str, ...]
     """K names in the order of the network's heatmaps."""
     edges: tuple[tuple[int, int], ...]
     """Pairs of 0-based indices."""
     flip_pairs: tuple[tuple[int, int], ...]
-    """(left, right) pairs of 0-based indices; a point in no pair is its own mirror image."""
+    """(left, right) pairs of 0-based indices. A point without a pair is its own mirror image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +164,9 @@ class People:
     class_ids: Int64
     """(N,) int64, the detector's own class numbers."""
     track_ids: Int64
-    """(N,) int64, `NO_TRACK` where nobody follows."""
+    """(N,) int64; `NO_TRACK` if the person is not tracked."""
     label_of: dict[int, str] = field(default_factory=dict)
-    """The detector's name of each class number that may occur in `class_ids`."""
+    """The name of each class number that may occur in `class_ids`."""
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
@@ -226,15 +226,13 @@ class People:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One finished frame: what the pipeline yields and every sink is given."""
+    """One finished frame, as the pipeline yields it and sinks receive it."""
 
     frame: Frame
     people: People
     skeleton: Skeleton
     picture: Image | None = None
-    """(H, W, 3) uint8 BGR with the people drawn in; None when nobody asked for a drawn picture. Shared: copy before
-    drawing on.
-    """
+    """(H, W, 3) uint8 BGR with the people drawn in; None if no drawing was asked for. Shared: copy before drawing."""
 
     def to_detections(self) -> sv.Detections:
         """The people's boxes; see `People.to_detections`."""
@@ -251,9 +249,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a sink is told before its first frame."""
+    """Describes a run to a sink, before its first frame."""
 
     source: SourceInfo
     skeleton: Skeleton
     models: dict[str, str]
-    """`{"detector": name, "pose": name}` as the user would name them again."""
+    """`{"detector": name, "pose": name}`, as the user names them."""

@@ -1,4 +1,4 @@
-"""One source of a run with what is its own, as values: opens nothing."""
+"""One source of a run with its options, as values. Opens nothing."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Input:
     """One source of a run."""
 
     source: str | int | os.PathLike[str]
-    """As `streampose.sources.open.open_source` takes it."""
+    """The text, camera number or path that `streampose.sources.open.open_source` takes."""
     name: str | None = None
-    """Its `source_id`: what frames and data carry and `{source}` in a sink stands for; None makes one from the text."""
+    """Its `source_id`, which frames and data carry and `{source}` stands for; None derives one from the text."""
     to: Sequence[str | os.PathLike[str] | Sink] | None = None
     """Its own sinks; None takes those of the run."""
     give_up_after_s: float | None = None
-    """A live source: give up when it has not been there for so long; 0 fails on the first attempt. None: never, but a
-    run's only source fails on the first attempt."""
+    """Give up a live source that stays away for this many seconds; 0 fails on the first attempt. None never gives up,
+    except that a run's only source fails on the first attempt."""
     stream: int | None = None
     """The video stream to read, counted from 0; None takes the best."""
     max_height: int | None = None
@@ -41,41 +41,41 @@ class Input:
     max_pixels: int = 200_000_000
     """Refuse frames and stills of more pixels; so many take 600 MB."""
     freshness_s: float = 0.5
-    """A live source: frames that are older are skipped."""
+    """Drop frames of a live source that are older, in seconds."""
     rtsp_transport: str = "tcp"
     """`tcp` or `udp`."""
     size: str | None = None
-    """A camera's picture, as `1280x720`; None leaves it to the camera."""
+    """Frame size of a camera, as `1280x720`; None leaves it to the camera."""
     fps: float | None = None
-    """A camera's rate; None leaves it to the camera."""
+    """Frame rate of a camera; None leaves it to the camera."""
     input_format: str | None = None
-    """A camera's pixel or codec format, as `mjpeg`; None leaves it to the camera."""
+    """Pixel or codec format of a camera, as `mjpeg`; None leaves it to the camera."""
 
 
 def check_name(name: str | None) -> None:
     """Raise `UsageError` when `name` cannot be a `source_id`; None, for one made from the text, can."""
     if name is not None and (not name.isprintable() or not name.strip(" .") or "/" in name):
         raise UsageError(
-            f"{redact_address(name)!r} cannot name a source: it becomes part of file names, so it needs a letter and "
-            "no '/'"
+            f"{redact_address(name)!r} cannot name a source: names become parts of file names; use at least one letter "
+            "and no '/'"
         )
 
 
 def checked(one: Input) -> Input:
-    """Return an input with its options as the program uses them. Raises `UsageError`."""
+    """Return an input with checked options. Raises `UsageError`."""
     check_name(one.name)
     return replace(one, **check({name: getattr(one, name) for name in _OPTIONS}, _OPTIONS))
 
 
 def parse_input(text: str) -> tuple[str | None, str]:
-    """Split `NAME=SOURCE` into both; a text without a name, or that is a file's, has None.
+    """Split `NAME=SOURCE` into both. The name is None if there is none, or if the text is the name of a file.
 
     Raises:
-        UsageError: an address behind a name that is none.
+        UsageError: an address follows an invalid name.
     """
     match = _NAMED.fullmatch(text)
     if match is None and (odd := _BADLY_NAMED.match(text)):
-        raise UsageError(f"{odd[1]!r} cannot name a source: take letters, digits, - and _")
+        raise UsageError(f"{odd[1]!r} cannot name a source: use letters, digits, - and _")
     if match is None or Path(text).exists():
         return None, text
     return match["name"], match["source"]

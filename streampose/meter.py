@@ -1,8 +1,7 @@
-"""What a run did and how long its steps worked: counts, drops by cause, rates and latencies. Knows nothing of the
-pipeline.
+"""Counts of a run: frames, drops by cause, rates, latencies, and the work in progress. Knows nothing of the pipeline.
 
-Every frame is accounted for: captured = delivered + dropped, by named causes, once a run has ended; while it runs, the
-rest is under way.
+Every frame is accounted for. When a run has ended, captured = delivered + dropped; until then, the rest is being
+processed.
 """
 
 from __future__ import annotations
@@ -19,29 +18,29 @@ from typing import Any
 import numpy as np
 
 RATE_OVER_S = 5.0
-"""Rates are taken over so many seconds, so that they follow what happens now."""
+"""Rates are averaged over this many seconds, so that they follow current events."""
 LATENCIES_KEPT = 2000
-"""Percentiles are over the latest so many frames: a minute at 30 fps, and memory that does not grow."""
+"""Percentiles cover this many recent frames: a minute at 30 fps. Memory does not grow."""
 
 
 class Drop:
-    """Why a frame was not delivered."""
+    """Causes of drops."""
 
     STALE = "stale"
-    """Older than the freshness bound when it was read."""
+    """The frame was older than the freshness limit when it was read."""
     BUSY = "busy"
-    """A newer one came before the networks had time for it."""
+    """A newer frame came before the networks had time for this one."""
     OUTPUT = "output"
-    """The drawing or the sinks of its source were too slow for it."""
+    """Drawing or the sinks of the source were too slow."""
     DISCONNECTED = "disconnected"
-    """A sink had no connection for it."""
+    """A sink had no connection."""
     STOPPED = "stopped"
-    """The run ended while it was under way."""
+    """The run ended while the frame was being processed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a step is doing at this moment."""
+    """What a step is working on."""
 
     step: str
     what: str
@@ -50,18 +49,18 @@ class Work:
 
 
 class Rate:
-    """Events a second over the last `RATE_OVER_S`; not thread-safe by itself."""
+    """Events per second over the last `RATE_OVER_S`. Not thread-safe."""
 
     def __init__(self) -> None:
         self._times_s: deque[float] = deque()
 
     def count(self, now_s: float) -> None:
-        """One event at `now_s` of `time.monotonic()`."""
+        """Count an event at `now_s` of `time.monotonic()`."""
         self._times_s.append(now_s)
         self._forget(now_s)
 
     def per_s(self, now_s: float) -> float:
-        """Events a second up to `now_s`."""
+        """Return the events per second up to `now_s`."""
         self._forget(now_s)
         return len(self._times_s) / RATE_OVER_S
 
@@ -71,11 +70,11 @@ class Rate:
 
 
 class SourceMeter:
-    """Counts of one source; every method may be called from any thread."""
+    """Counts of one source. Thread-safe."""
 
     def __init__(self) -> None:
         self.state = "opening"
-        """`opening`, `running` (a recording), `live`, `reconnecting` (with the reason behind a colon) or `ended`."""
+        """`opening`, `running` (a recording), `live`, `reconnecting: REASON` or `ended`."""
         self._captured = 0
         self._delivered = 0
         self._people = 0
@@ -89,25 +88,25 @@ class SourceMeter:
 
     @property
     def under_way(self) -> int:
-        """Frames captured that are neither delivered nor dropped."""
+        """Captured frames that are neither delivered nor dropped yet."""
         with self._lock:
             return self._captured - self._delivered - sum(self._dropped.values())
 
     def captured(self) -> None:
-        """One more frame was read."""
+        """Count a frame that was read."""
         with self._lock:
             now_s = self._now()
             self._captured += 1
             self._in.count(now_s)
 
     def dropped(self, cause: str, count: int = 1) -> None:
-        """So many captured frames will not be delivered, because of `cause`, one of `Drop`."""
+        """Count captured frames that will not be delivered, by `cause`, one of `Drop`."""
         if count:
             with self._lock:
                 self._dropped[cause] = self._dropped.get(cause, 0) + count
 
     def delivered(self, people: int, captured_at_s: float) -> None:
-        """One frame came out, with so many people, captured at this time of `time.monotonic()`."""
+        """Count a delivered frame with its people; it was captured at this time of `time.monotonic()`."""
         with self._lock:
             now_s = self._now()
             self._delivered += 1
@@ -116,12 +115,12 @@ class SourceMeter:
             self._out.count(now_s)
 
     def reconnected(self) -> None:
-        """A connection was made anew."""
+        """Count a reconnection."""
         with self._lock:
             self._reconnects += 1
 
     def now(self) -> dict[str, Any]:
-        """What a status line tells: `state`, `fps_in`, `fps_out` over the last seconds, `people` so far."""
+        """Return the values of a status line: `state`, recent `fps_in` and `fps_out`, `people` so far."""
         with self._lock:
             now_s = time.monotonic()
             return {
@@ -132,7 +131,7 @@ class SourceMeter:
             }
 
     def stats(self) -> dict[str, Any]:
-        """The counts of the whole run as JSON values; rates are over the time from the first to the last event."""
+        """Return the counts of the whole run as JSON values. Rates cover the time from the first to the last event."""
         with self._lock:
             elapsed_s = max(self._last_s - (self._first_s or 0.0), 1e-9) if self._captured > 1 else float("inf")
             p50, p95, p99 = (
@@ -163,7 +162,7 @@ class SourceMeter:
 
 
 class Meter:
-    """What the steps of a run do; every method may be called from any thread."""
+    """Counts and current work of a run. Thread-safe."""
 
     def __init__(self) -> None:
         self.frames = 0
@@ -182,21 +181,21 @@ class Meter:
 
     @property
     def fps(self) -> float:
-        """Finished frames a second, over the whole run."""
+        """Finished frames per second, over the whole run."""
         return self.frames / max(self.elapsed_s, 1e-9)
 
     @property
     def busy_s(self) -> dict[str, float]:
-        """Seconds each step has worked, not counting the time it waited for its neighbours."""
+        """Seconds that each step has worked, without the time it waited for its neighbours."""
         with self._lock:
             return dict(self._busy_s)
 
     def start(self) -> None:
-        """The run begins now."""
+        """Start the clock."""
         self._started_s = time.monotonic()
 
     def finished(self, people: int) -> None:
-        """Count one finished frame with so many people."""
+        """Count a finished frame with its people."""
         with self._lock:
             self.frames += 1
             self.people += people
@@ -215,10 +214,10 @@ class Meter:
                 self._busy_s[step] = self._busy_s.get(step, 0.0) + time.monotonic() - began_s
 
     def longest_work(self, resumed_s: Mapping[str, float] = MappingProxyType({})) -> Work | None:
-        """The step that has been at its present work for longest, if any is working.
+        """Return the work that has taken longest so far; None if no step is working.
 
-        `resumed_s` says by step when it last stopped waiting on purpose, `inf` while it waits; only what comes after
-        that counts as work.
+        `resumed_s` holds, by step, when the step last stopped waiting on purpose, and `inf` while it waits. Only the
+        time after that counts as work.
         """
         with self._lock:
             now = list(self._now.values())

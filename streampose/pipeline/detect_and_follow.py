@@ -1,4 +1,4 @@
-"""Both networks in one thread, where people are followed between detections."""
+"""Runs both networks in one thread and follows people between detections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streampose.pipeline.schedule import Budget, EveryNth, Spending
 
 
 class _Followed:
-    """The people of one lane, and what the detector has found in its frames before their turn."""
+    """The people of one lane, and the detections that are ready before their frame's turn."""
 
     def __init__(self, follower: Follower) -> None:
         self.follower = follower
@@ -31,7 +31,7 @@ class _Followed:
 
 
 class DetectAndFollow:
-    """Both networks in one thread: between detections the boxes of a frame come from the poses of the one before."""
+    """One thread for both networks: between detections, boxes come from the poses of the previous frame."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class DetectAndFollow:
         detect_batch: int,
         max_people: int | None,
     ) -> None:
-        """Share the networks' time between `lanes`; see `DetectThenPose` for the arguments not named here.
+        """Serve all `lanes` with both networks. `DetectThenPose` describes the other arguments.
 
         Args:
-            detect_every: run the detector on every Nth frame of a source; `auto` spends on detection what the poses
-                leave of the sources' frame times.
+            detect_every: run the detector on every Nth frame of a source. `auto` runs it as often as the poses leave
+                time.
             max_people: maximum people per frame; None for all.
         """
         self._networks = networks
@@ -68,23 +68,23 @@ class DetectAndFollow:
             self._followed[lane] = _Followed(follower)
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """Return the name and body of the thread; it runs until its inlet ends, and passes the ending on."""
+        """Return the name and body of the thread. It runs until its input ends and passes the ending on."""
         return [("detect and pose", self._run)]
 
     def close(self) -> None:
-        """Nothing of its own waits between the networks."""
+        """Do nothing: no frames wait between the networks."""
 
     def _run(self) -> None:
         failure: BaseException | None = None
         try:
             while True:
-                # Of several frames of a recording that wait, the detections that are due go through together. A live
-                # frame does not wait for those of a recording.
+                # Batch the detections that are due among the waiting frames of a recording. A live frame does not
+                # wait for them.
                 arrived = self._captured.take_batch(self._ahead, most_each=1 if self._any_live else None)
                 frames, endings = sorted_out(self._lanes, arrived)
                 self._look([(lane, one) for lane, one in frames if self._followed[lane].follower.is_due(one.frame)])
                 for turn in _turns(frames):
-                    if self._stop_asked.is_set():  # what has not begun counts as dropped
+                    if self._stop_asked.is_set():  # frames that have not started count as dropped
                         break
                     self._follow(turn)
                 for lane, ending in endings:
@@ -99,7 +99,7 @@ class DetectAndFollow:
                 lane.posed.finish(failure)
 
     def _follow(self, turn: Sequence[tuple[Lane, Captured]]) -> None:
-        """Find the people of one frame each of some sources, whose frames before are done."""
+        """Process at most one frame of each source. Their earlier frames are done."""
         turn = [(lane, one) for lane, one in turn if one.frame.index < lane.fails_from]
         looking = []
         for lane, one in turn:
@@ -112,7 +112,7 @@ class DetectAndFollow:
         Batch(self._networks.meter, "pose", batch, self._estimate, self._put_learnt).result()
 
     def _look(self, frames: Sequence[tuple[Lane, Captured]]) -> None:
-        """Run the detector on the frames and keep what it finds until their turn."""
+        """Run the detector on the frames and keep the results until their turn."""
         if not frames:
             return
         began_s = time.monotonic()
@@ -149,16 +149,16 @@ class DetectAndFollow:
 
 @dataclass(frozen=True, slots=True)
 class _ToPose:
-    """A frame with the boxes in which to look for poses."""
+    """A frame with the boxes to find poses in."""
 
     frame: Frame
     pixels: torch.Tensor | None
-    """As in `Detected`; None where the detector has not looked."""
+    """As in `Detected`; None if the detector did not run on the frame."""
     boxes: Boxes
 
 
 def _turns(frames: Sequence[tuple[Lane, Captured]]) -> Iterator[list[tuple[Lane, Captured]]]:
-    """Deal frames in order into turns: the first of each source, the second of each, ..."""
+    """Group frames into turns: the first of each source, then the second of each, and so on."""
     waiting: dict[Lane, deque[Captured]] = {}
     for lane, one in frames:
         waiting.setdefault(lane, deque()).append(one)

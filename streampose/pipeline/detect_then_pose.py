@@ -1,4 +1,4 @@
-"""The detector and the pose network each in a thread of its own."""
+"""Runs the detector and the pose network in a thread each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streampose.pipeline.pace import Pace
 
 
 class DetectThenPose:
-    """Each network in a thread of its own: while the pose network works on a batch, the detector finds the next."""
+    """One thread per network: the detector works on the next batch while the pose network works on this one."""
 
     def __init__(
         self,
@@ -29,14 +29,14 @@ class DetectThenPose:
         pose_batch: int,
         fill_s: float,
     ) -> None:
-        """Share the networks' time between `lanes`.
+        """Serve all `lanes` with both networks.
 
         Args:
-            captured: the frames of all lanes, by the lanes' numbers.
-            stop_asked: set when no new batch may begin.
+            captured: the frames of all lanes, by lane number.
+            stop_asked: set to stop: no new batch starts.
             detect_batch: maximum frames per detector call.
             pose_batch: maximum people per pose call.
-            fill_s: how long a batch may wait to be filled.
+            fill_s: maximum time that a batch waits to be filled.
         """
         self._networks = networks
         self._lanes = lanes
@@ -50,11 +50,11 @@ class DetectThenPose:
         self._pace = Pace(detections_beside_poses=1.1 if networks.run_side_by_side else 0.0)
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """Return the names and bodies of the threads; each runs until its inlet ends, and passes the ending on."""
+        """Return the names and bodies of the threads. Each runs until its input ends and passes the ending on."""
         return [("detect", self._run_detect), ("pose", self._run_pose)]
 
     def close(self) -> None:
-        """Want no more."""
+        """Discard what waits between the networks."""
         self._detected.close()
 
     def _run_detect(self) -> None:
@@ -74,8 +74,8 @@ class DetectThenPose:
     def _detect_next(self) -> None:
         most_each = None
         if self._any_live:
-            # The newest frame is worth more than one found early: the detector runs at most a batch ahead, and no
-            # sooner than it has to. A recording gives one frame a batch: a live frame never waits for many others.
+            # Start detection as late as possible, so that it gets the newest frame. Limit recordings to one frame per
+            # batch, so that a live frame never waits for many others.
             self._detected.wait_until_empty()
             self._stop_asked.wait(self._pace.wait_s(time.monotonic()))
             most_each = 1
@@ -97,12 +97,12 @@ class DetectThenPose:
             while True:
                 items = self._take_detected(timeout_s=None if begun is None else 0.0)
                 with self._pace.posing():
-                    # Begin before waiting for the batch before: the network goes from one to the next.
+                    # Start this batch before waiting for the previous one, so that the network never idles.
                     before = begun
                     begun = self._begin_poses(items) if items else None
                     if before is not None:
                         before.result()
-                    if self._any_live and begun is not None:  # a frame that waits behind another only gets old
+                    if self._any_live and begun is not None:  # waiting would only make the frame older
                         begun.result()
                         begun = None
         except (Finished, Closed):
@@ -120,7 +120,7 @@ class DetectThenPose:
                 lane.posed.finish(failure)
 
     def _take_detected(self, timeout_s: float | None) -> list[tuple[Lane, Detected | Ending]]:
-        """Return what fills a pose batch; nothing where nothing has come within `timeout_s`."""
+        """Return the items of a pose batch; an empty list if nothing arrives within `timeout_s`."""
         with suppress(Empty):
             return self._detected.take_batch(
                 self._pose_batch,
@@ -133,7 +133,7 @@ class DetectThenPose:
 
     def _begin_poses(self, items: Sequence[tuple[Lane, Detected | Ending]]) -> _Posing:
         frames = [(lane, value) for lane, value in items if isinstance(value, Detected)]
-        if self._stop_asked.is_set():  # what has not begun counts as dropped
+        if self._stop_asked.is_set():  # frames that have not started count as dropped
             frames = []
         endings = [(lane, value) for lane, value in items if isinstance(value, Ending)]
         begin = self._networks.begin_estimate
@@ -142,13 +142,13 @@ class DetectThenPose:
 
 @dataclass(frozen=True, slots=True)
 class _Posing:
-    """A pose batch that has begun, with the endings of the sources behind it."""
+    """A pose batch in progress and the source endings that follow it."""
 
     batch: Batch[Detected, Result]
     endings: Sequence[tuple[Lane, Ending]]
 
     def result(self) -> None:
-        """Wait for the poses, hand them on, and the endings behind them."""
+        """Wait for the poses and pass them on, then the endings."""
         self.batch.result()
         for lane, ending in self.endings:
             lane.posed.finish(ending.error)

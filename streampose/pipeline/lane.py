@@ -1,4 +1,4 @@
-"""What belongs to one source: its channels, its capture and annotate threads, its sinks."""
+"""One source in a run: its channels, its capture and annotate threads, its sinks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from streampose.pipeline.parts import Drawer, Feed
 from streampose.pipeline.sink_run import SinkRun, told_apart
 
 CHANNEL_DEPTH = 8
-"""Frames that may wait between two steps: enough to hide one step's hiccup behind its neighbour, a few frames of
-memory."""
+"""Maximum frames between two steps: enough to hide a hiccup of one step, at the memory of a few frames."""
 LIVE_SLOT_DEPTH = 1
-"""Frames of a live source that wait for the networks: only the newest, because depth is latency."""
+"""Frames of a live source that wait for the networks: only the newest, because waiting is latency."""
 LIVE_DEPTH = 3
-"""Frames of a live source that may wait behind the networks: what a sink may need to catch up after a keyframe."""
+"""Maximum frames of a live source after the networks: enough for a sink to catch up after a keyframe."""
 
 
 class Lane:
-    """What belongs to one source: its channels, its capture and annotate steps, its sinks."""
+    """One source in a run: its channels, its capture and annotate threads, its sinks."""
 
     def __init__(
         self,
@@ -41,22 +40,22 @@ class Lane:
         """Take ownership of the feed's source and sinks.
 
         Args:
-            run_info: of the run, with what the source says before its first frame.
+            run_info: describes the run before the source's first frame.
             annotator: draws every result; None draws nothing.
-            captured, results: where an inlet is added for this source.
-            prefix: names the source in the names of its work; empty for a run's only source.
-            results_wanted: whether the caller takes results although every sink has failed.
+            captured, results: receive an inlet for this source.
+            prefix: precedes the names of the lane's work; empty for a run's only source.
+            results_wanted: whether the caller still takes results when every sink has failed.
         """
         self.source = feed.source
         self._described = run_info
         self.prefix = prefix
         self.failure: StreamposeError | None = None
-        """Why the networks give nothing more of this source."""
+        """The failure that ended this source at the networks."""
         self.fails_from: float = float("inf")
         """The index of the frame that failed."""
         self._failing = threading.Lock()
         self.ended = False
-        """Whether the caller has been given everything."""
+        """Whether the caller has received everything."""
         is_live = feed.source.info.is_live
         drops = feed.source.meter.dropped
 
@@ -88,19 +87,19 @@ class Lane:
         self._results_wanted = results_wanted
 
     def _run_info(self) -> RunInfo:
-        """Return what there is to say of the run now: a live source knows its size and rate with its first frame."""
+        """Describe the run as it is now: a live source knows its size and rate with its first frame."""
         return replace(self._described, source=self.source.info)
 
     def stop(self) -> None:
-        """Take no new frame; sinks wait for nothing any more."""
+        """Capture no more frames, and end the waiting of sinks."""
         self.source.interrupt()
         self.slot.close()
         for run in self.sinks:
             run.sink.interrupt()
 
     def fail(self, index: int, error: StreamposeError) -> None:
-        """End this source behind the frames before `index`. Called from the threads of both networks: pose may fail at
-        an earlier frame than detect has.
+        """End this source before frame `index`. Called from the threads of both networks: pose may fail at an earlier
+        frame than detect.
         """
         with self._failing:
             if index < self.fails_from:
@@ -115,7 +114,7 @@ class Lane:
             captures = self.source.captures()
             count = 0
             while True:
-                # A live source may wait for hours for its camera, and comes back when it is interrupted.
+                # A live source may wait for its camera for hours; an interrupt ends the wait.
                 with nullcontext() if info.is_live else self._meter.working(step, f"frame {count}"):
                     captured = next(captures, None)
                 if captured is None:
@@ -133,7 +132,7 @@ class Lane:
             self.slot.finish(ending)
 
     def annotate(self) -> None:
-        """Do the source's steps, draw, and hand every result to each sink and to the caller, until the ending or until
+        """Run the source's steps, draw, and pass every result to the sinks and to the caller, until the ending or until
         nobody wants more; the body of the annotate thread.
         """
         ending: BaseException | None = None
@@ -164,7 +163,7 @@ class Lane:
                 for step in self._steps:
                     result = step(result)
         except Exception as error:
-            raise wrapped(StreamposeError, f"{self.prefix}the step behind pose failed on {what}", error) from error
+            raise wrapped(StreamposeError, f"{self.prefix}the step after pose failed on {what}", error) from error
         return result
 
     def _draw(self, result: Result) -> Result:

@@ -1,6 +1,6 @@
-"""What the two networks are asked in batches, over the frames of all sources, and what becomes of a batch that fails.
+"""Batches for the two networks, over the frames of all sources, and the handling of a batch that fails.
 
-How they share time is in `detect_then_pose` and `detect_and_follow`.
+`detect_then_pose` and `detect_and_follow` decide how the networks share time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streampose.pipeline.parts import Detector, Pose
 log = logging.getLogger("streampose")
 
 BATCH_FRAMES = 64
-"""A pose batch holds at most so many frames, so that a recording with few people still moves on."""
+"""Maximum frames in a pose batch, so that a recording with few people keeps moving."""
 
 
 class _HasFrame(Protocol):
@@ -40,7 +40,7 @@ Put = Callable[[Lane, Out], None]
 
 
 class Networks:
-    """The detector and the pose network, asked in batches over the frames of all sources."""
+    """The detector and the pose network, called with batches of frames of all sources."""
 
     def __init__(self, detector: Detector, pose: Pose, device: torch.device, meter: Meter) -> None:
         self.device = device
@@ -55,10 +55,10 @@ class Networks:
 
     @property
     def run_side_by_side(self) -> bool:
-        """Whether one network leaves the other room to run beside it.
+        """Whether both networks should run at the same time.
 
-        On two cores they only slow each other down. One after the other, the demo clip played live is out after 133 ms
-        instead of 216, at the same 9 frames a second (two runs of the bench, one behind the other).
+        On two cores they only slow each other down. Run in turn, the demo clip played live has a latency of 133 ms
+        instead of 216, at the same 9 frames per second (two runs of the bench).
         """
         return self.device.type != "cpu" or worker_count() > 2
 
@@ -70,14 +70,14 @@ class Networks:
         return Ready([Detected(*values) for values in zip(frames, pixels, found, strict=True)])
 
     def begin_estimate(self, detected: Sequence[Detected]) -> Pending[list[Result]]:
-        """Begin to find the poses in the boxes of frames."""
+        """Start to find the poses in the boxes of frames; return a handle."""
         poses = self._pose.begin([one.pixels for one in detected], [one.boxes for one in detected])
         return _Results(detected, poses, self._detector, self._pose)
 
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """The results of frames whose poses are being found."""
+    """Results in progress."""
 
     detected: Sequence[Detected]
     poses: Pending[Sequence[tuple[Float32, Float32]]]
@@ -85,7 +85,7 @@ class _Results:
     pose: Pose
 
     def result(self) -> list[Result]:
-        """Wait for the poses; the results, a frame each."""
+        """Wait for the poses; return one result per frame."""
         results = []
         for one, (xy, scores) in zip(self.detected, self.poses.result(), strict=True):
             people = People.of(one.boxes, xy, scores, self.detector.label_of)
@@ -94,23 +94,23 @@ class _Results:
 
 
 class Batch(Generic[In, Out]):
-    """A batch of frames that a network has begun with.
+    """A batch of frames in progress on one network.
 
-    A batch that fails is done again a frame at a time: the frames before the faulty one are delivered, the error names
-    it and ends its lane, and a batch that was merely too large for the memory gets through.
+    A batch that fails is repeated one frame at a time. The frames before the faulty one are delivered; the error names
+    the faulty frame and ends its lane. A batch that was only too large for the memory succeeds this way.
     """
 
     def __init__(
         self, meter: Meter, step: str, items: Sequence[tuple[Lane, In]], begin: Begin[In, Out], put: Put[Out]
     ) -> None:
-        """Begin.
+        """Start the work.
 
         Args:
-            meter: told of the work while it goes on.
-            step: names the work.
-            items: frames with their lanes; those of a lane that failed before them are left out.
-            begin: begins the work.
-            put: takes what comes out for each frame.
+            meter: records the work while it runs.
+            step: name of the work.
+            items: frames with their lanes. Frames after a lane's failure are skipped.
+            begin: starts the work and returns a handle.
+            put: receives the output for each frame.
         """
         self._meter = meter
         self._step = step
@@ -129,7 +129,7 @@ class Batch(Generic[In, Out]):
                 self._error = error
 
     def result(self) -> None:
-        """Wait for the work and put what comes out; a failure, also one at the beginning, is dealt with here."""
+        """Wait for the work and pass on its output. Handles failures, including one at the start."""
         if not self._items:
             return
         found: list[Out] = []
@@ -157,7 +157,7 @@ class Batch(Generic[In, Out]):
 
 
 def hand_on(lane: Lane, result: Result) -> None:
-    """Give a result to its lane; one that nobody takes any more ends the lane's capture."""
+    """Pass a result to its lane. Stop the lane's capture if the lane takes no more."""
     try:
         lane.posed.put(result)
     except Closed:
@@ -167,7 +167,7 @@ def hand_on(lane: Lane, result: Result) -> None:
 def sorted_out(
     lanes: Sequence[Lane], arrived: Sequence[tuple[int, Captured | Ending]]
 ) -> tuple[list[tuple[Lane, Captured]], list[tuple[Lane, Ending]]]:
-    """Return the frames and the endings among what has arrived from the lanes of these numbers."""
+    """Separate frames and endings, and replace lane numbers by lanes."""
     frames: list[tuple[Lane, Captured]] = []
     endings: list[tuple[Lane, Ending]] = []
     for number, value in arrived:
@@ -179,11 +179,11 @@ def sorted_out(
 
 
 def on_device(device: torch.device, run: Callable[[], None]) -> Callable[[], None]:
-    """Return `run` for a thread of its own.
+    """Return `run`, prepared for its own thread.
 
-    On CUDA it gets a stream of its own, so that the networks run beside each other; frames are handed over with their
-    boxes, which are fetched from the device behind all that was done to the frames there. On a CPU its small operations
-    take one core: the others belong to the networks' workers.
+    On CUDA the thread gets its own stream, so that both networks run at the same time. Frames are handed over with
+    their boxes, which are fetched after all other work on the frames. On a CPU the thread's own operations use one
+    core; the other cores belong to the workers of the networks.
     """
 
     def run_on_device() -> None:

@@ -1,4 +1,4 @@
-"""When the detector should look at a live frame. Knows times, no channel and no network."""
+"""Decides when detection of a live frame should start. Knows times only."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 
 
 class Pace:
-    """How long the detector had better wait before it looks at a live frame, so that people are found just when the
-    pose network is free for them: a frame that waits for it gets old, and a newer one may have come.
+    """Delays detection so that it ends just when the pose network becomes free.
 
-    The detector's thread calls all of it but `posing`, which is for that of the pose network.
+    A frame that is detected earlier would only wait, while a newer one may arrive. The detector's thread calls all
+    methods except `posing`, which belongs to the pose thread.
     """
 
     _NEW_SHARE = 0.3
-    """What the latest of a step's times counts in what is expected of it."""
+    """Weight of the latest duration in the expected one."""
 
     def __init__(self, detections_beside_poses: float) -> None:
-        """The last `detections_beside_poses` expected times of a detection before the pose network is free are for one:
-        a little more than 1, so that it does not wait.
+        """Start detection this many expected detection times before the pose network is free: slightly more than 1 so
+        that the pose network does not wait, 0 to run the networks in turn.
         """
         self._beside = detections_beside_poses
         self._detect_s: float | None = None
@@ -28,8 +28,8 @@ class Pace:
         self._is_posing = False
 
     def wait_s(self, now_s: float) -> float:
-        """Return the seconds from now, of `time.monotonic()`, until the detector should begin; all that it has handed
-        over has been taken.
+        """Return the seconds until detection should start, at `now_s` of `time.monotonic()`. The pose thread has taken
+        everything handed over so far.
         """
         is_about_to_begin = self._began_s < self._handed_s
         if self._detect_s is None or self._pose_s is None or not (self._is_posing or is_about_to_begin):
@@ -38,19 +38,19 @@ class Pace:
         return max(0.0, began_s + self._pose_s - self._beside * self._detect_s - now_s)
 
     def handing_over(self) -> None:
-        """A frame goes to the pose network."""
+        """Record that a frame goes to the pose network."""
         self._handed_s = time.monotonic()
 
     @contextmanager
     def detecting(self) -> Iterator[None]:
-        """Time the block, in which frames are looked at and handed over."""
+        """Time the block, which detects frames and hands them over."""
         began_s = time.monotonic()
         yield
         self._detect_s = self._expected(self._detect_s, time.monotonic() - began_s)
 
     @contextmanager
     def posing(self) -> Iterator[None]:
-        """Time the block, in which the poses of all that was taken are found."""
+        """Time the block, which finds the poses of everything taken."""
         self._began_s, self._is_posing = time.monotonic(), True
         yield
         self._is_posing = False

@@ -46,10 +46,10 @@ class Pose(Protocol):
 
 
 class Step(Protocol):
-    """What is done to the results of one source between pose and drawing, such as tracking."""
+    """Work on the results of one source between pose and drawing, such as tracking."""
 
     def __call__(self, result: Result) -> Result:
-        """Return the result to go on with. Called once a frame, in the source's order, from one thread."""
+        """Return the result to pass on. Called once per frame, in order, from one thread."""
 
 
 class Drawer(Protocol):
@@ -60,9 +60,9 @@ class Drawer(Protocol):
 
 @dataclass(frozen=True)
 class Feed:
-    """One source and where its results go."""
+    """One source, its steps and its sinks."""
 
     source: FrameSource
     sinks: Sequence[Sink] = ()
     steps: Sequence[Step] = ()
-    """What is done to its results, in this order, before they are drawn."""
+    """Applied to the results in this order, before drawing."""

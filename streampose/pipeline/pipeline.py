@@ -5,10 +5,9 @@
     for every source                                     .- [posed] <----------'
                                                          `-> annotate -> one channel a sink, one for the caller
 
-Each step has a thread, given by the list in `Pipeline._steps`; the caller's thread runs the last loop, because
-windows and signals need it. Frames and endings flow down the channels, closing flows up. A recorded source waits where
-a channel is full; of a live one the oldest frame makes room, counted by cause. Knows no model, no file format and no
-flag.
+Each step has a thread; `Pipeline._steps` lists them. The caller's thread runs the last loop, because windows and
+signals need it. Frames and endings flow down the channels; closing flows up. When a channel is full, a recording waits
+and a live source drops its oldest frame. Knows no model, no file format and no flag.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ from streampose.pipeline.stalls import LOOK_EVERY_S, Stalls
 
 
 class Pipeline:
-    """Sources through the networks into their sinks.
+    """Runs sources through the networks into their sinks.
 
-    Iterate over it once for the results, each source's in its order, or over its `ticks`; use it as a context manager
-    or close it.
+    Iterate over it once to get the results, in order for each source, or iterate over `ticks`. Use it as a context
+    manager, or close it.
 
-    A step that fails ends its source: every frame before the failure is delivered first, then its error is raised, a
-    `StreamposeError` whose `__cause__` is the library's own. Where several sources run, the error is logged, the others
-    go on, and it is raised at the end. A failing sink ends alone as long as its source has another one (or, with
-    `results_wanted`, the caller); its error, too, is raised at the end.
+    A failing step ends its source. Every frame before the failure is delivered first; then a `StreamposeError` is
+    raised, whose `__cause__` is the library's error. With several sources, the error is logged, the others go on, and
+    it is raised at the end. A failing sink ends alone if its source has another sink or, with `results_wanted`, the
+    caller; its error is raised at the end as well.
     """
 
     def __init__(
@@ -64,23 +63,22 @@ class Pipeline:
         stall_after_s: float = 300.0,
         join_within_s: float = 30.0,
     ) -> None:
-        """Take ownership of sources and sinks; nothing runs before the iteration.
+        """Take ownership of sources and sinks. The work starts with the iteration.
 
         Args:
             feeds: sources with different `source_id`s.
-            annotator: draws `Result.picture` when a sink needs it or `draw` asks for it; None leaves it None.
-            device: where the networks run; each frame's pixels go there once.
-            detect_every: the detector looks at every so many frames of a source, and people are followed between;
-                `auto` spends on detection what the poses leave of the sources' frame times. Pictures are no video:
-                nobody is followed there.
-            max_people: most people a frame where people are followed; the detector keeps to it by itself.
-            detect_batch: most frames a detector call, over all sources.
-            pose_batch: most people a pose call, over all sources.
-            fill_s: how long a batch waits to be filled when all sources are recorded; else it takes what is there.
-            draw: whether every result carries its drawn picture even when no sink needs it.
-            results_wanted: whether the caller's loop is itself a reason to go on when every sink has failed.
-            stall_after_s: a step at one piece of work for longer ends the run with `StalledError`.
-            join_within_s: how long the end of the run waits for a step that has been told to stop.
+            annotator: draws `Result.picture` if a sink needs it or `draw` is set; None never draws.
+            device: where the networks run. The pixels of each frame are uploaded once.
+            detect_every: run the detector on every Nth frame of a source and follow people in between; `auto` runs it
+                as often as the poses leave time. Stills are always detected.
+            max_people: maximum people per frame while people are followed; the detector applies its own limit.
+            detect_batch: maximum frames per detector call, over all sources.
+            pose_batch: maximum people per pose call, over all sources.
+            fill_s: maximum time that a batch waits to be filled if all sources are recorded; otherwise it never waits.
+            draw: draw every result, even if no sink needs it.
+            results_wanted: keep going for the caller when every sink has failed.
+            stall_after_s: abort with `StalledError` if one piece of work takes longer.
+            join_within_s: maximum time that the end of the run waits for a step to stop.
         """
         self.meter = Meter()
         self._device = device or torch.device("cpu")
@@ -131,7 +129,7 @@ class Pipeline:
 
     @property
     def sources(self) -> list[FrameSource]:
-        """The sources, in the order given; their `info` and `meter` may be read at any time."""
+        """The sources in the given order. Their `info` and `meter` can be read at any time."""
         return [lane.source for lane in self._lanes]
 
     def __iter__(self) -> Iterator[Result]:
@@ -141,8 +139,8 @@ class Pipeline:
                     yield result
 
     def ticks(self) -> Generator[Result | None]:
-        """Yield what the iteration does and, while nothing comes, None every `LOOK_EVERY_S`: for a caller who has
-        something to do also when every source is away.
+        """Yield results as the iteration does, and None every `LOOK_EVERY_S` while there are none, for callers with
+        other work to do.
         """
         if self._started or self._ended:
             raise RuntimeError("a pipeline runs once")
@@ -182,29 +180,26 @@ class Pipeline:
             self._end(failure)
 
     def stop(self) -> None:
-        """Ask for a clean finish: no new batch is begun, what is under way is delivered, sinks are closed. From any
-        thread.
-        """
+        """Finish cleanly: start no new batch, deliver the frames in progress, close the sinks. From any thread."""
         self._stop_asked.set()
         for lane in self._lanes:
             lane.stop()
 
     def close(self) -> None:
-        """Give up what is under way, end every thread, close sources and sinks; safe twice. Raises the first error of
-        a source or sink that the iteration has not raised.
+        """Discard the frames in progress, end every thread, close sources and sinks. Safe twice. Raises the first error
+        of a source or sink that the iteration has not raised.
         """
         self._end(None)
 
     def summaries(self) -> list[str]:
-        """Where the output lies, a line a sink; complete when the run has ended."""
+        """Return one line per sink that says where its output is; complete when the run has ended."""
         lines = [run.sink.summary() for run in self._sink_runs()]
         return [line for line in lines if line is not None]
 
     def stats(self) -> dict[str, Any]:
-        """The counts so far as JSON values: `sources` by source id and `sinks` by what the user asked for.
+        """Return the counts so far as JSON values: `sources` by source id and `sinks` by the user's text.
 
-        When the run has ended, every source's frames are accounted for: captured = delivered + dropped by cause. A
-        sink's own drops do not count among its source's.
+        When the run has ended, captured = delivered + dropped for every source. Drops of a sink count with the sink.
         """
         return {
             "sources": {lane.source.info.source_id: lane.source.meter.stats() for lane in self._lanes},
@@ -220,7 +215,7 @@ class Pipeline:
         self._end(error)
 
     def _steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """Return the names and bodies of all threads; each runs until its inlet ends and passes the ending on."""
+        """Return the names and bodies of all threads. Each runs until its input ends and passes the ending on."""
         steps = [(f"{lane.prefix}capture", lane.capture) for lane in self._lanes]
         steps += [(name, on_device(self._device, run)) for name, run in self._networks.steps()]
         steps += [(f"{lane.prefix}annotate", lane.annotate) for lane in self._lanes]
@@ -231,11 +226,11 @@ class Pipeline:
         return [run for lane in self._lanes for run in lane.sinks]
 
     def _over(self) -> bool:
-        """Whether a user has quit at a sink, which ends the whole run."""
+        """Whether the user has quit at a sink, which ends the whole run."""
         return any(run.quit for run in self._sink_runs())
 
     def _look_around(self) -> None:
-        """What the caller's thread does while it waits."""
+        """Do the work of the caller's thread while it waits."""
         self._stalls.check()
         for lane in self._lanes:
             for run in lane.sinks_here:

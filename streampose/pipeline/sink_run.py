@@ -1,4 +1,4 @@
-"""One sink in a run: fed by a channel of its own, opened, written, closed, and alone in its failure."""
+"""One sink in a run: its channel, its thread, and its failure, which affects no other sink."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("streampose")
 
 
 class SinkRun:
-    """One sink in a run: after its failure or the user's quitting it takes nothing more; its first error is kept."""
+    """One sink in a run. It takes no more frames after a failure or after the user quits; the first error is kept."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class SinkRun:
         """Take ownership of `sink`.
 
         Args:
-            run_info: tells what the sink is told when it is opened.
-            step: names the sink's thread and work.
-            name: names the sink in statistics.
+            run_info: returns the description of the run for `Sink.open`.
+            step: name of the sink's thread and work.
+            name: name of the sink in statistics.
             is_alone: whether its source has no other sink.
-            depth: frames that may wait for it.
-            is_live: drop the oldest frame where the channel is full, and open the sink with its first frame.
+            depth: maximum frames that wait for the sink.
+            is_live: drop the oldest frame when the channel is full, and open the sink with the first frame.
         """
         self.sink = sink
         self.step = step
@@ -58,7 +58,7 @@ class SinkRun:
         self._is_alone = is_alone
 
     def run(self) -> None:
-        """Serve the feed to its end; the body of the sink's thread."""
+        """Write frames until the feed ends; the body of the sink's thread."""
         try:
             self.open()
             while not self.gone:
@@ -75,12 +75,12 @@ class SinkRun:
             self.close()
 
     def put(self, result: Result) -> None:
-        """Hand over a result; one that nobody takes any more is let go."""
+        """Pass a result to the sink's thread; discard it if the sink has ended."""
         with suppress(Closed):
             self.feed.put(result)
 
     def open(self) -> None:
-        """Open the sink, but for one of a live source: that is opened with its first frame, which tells the size."""
+        """Open the sink, unless its source is live: then its first frame, which tells the size, opens it."""
         if not self._opens_late:
             self._open()
 
@@ -105,7 +105,7 @@ class SinkRun:
         self._attempt("closing", self.sink.close)
 
     def stats(self) -> dict[str, Any]:
-        """Counts of the sink and what it says of itself; `error` is None as long as all is well."""
+        """Return the counts and the status of the sink; `error` is None while there is none."""
         status = self.sink.status()
         own = {key: value for key, value in status.items() if key != "dropped"}
         drops = {Drop.BUSY: self._dropped, Drop.DISCONNECTED: status.get("dropped", 0)}
@@ -141,7 +141,7 @@ class SinkRun:
 
 
 def told_apart(sinks: Sequence[Sink]) -> list[str]:
-    """Return the sinks' texts, those that come again with a number behind them."""
+    """Return the texts of sinks; repeated texts get a number."""
     seen: Counter[str] = Counter()
     names = []
     for sink in sinks:
@@ -151,6 +151,6 @@ def told_apart(sinks: Sequence[Sink]) -> list[str]:
 
 
 def report(error: StreamposeError, consequence: str) -> None:
-    """Log an error at once that will be raised at the end of the run."""
+    """Log an error now; it is raised at the end of the run."""
     log.error("%s (%s)", error, consequence)
     error.is_reported = True

@@ -1,4 +1,4 @@
-"""A step that does not come back: found while the run goes on, and when its threads are joined."""
+"""Detects a step that makes no progress, during the run and when threads are joined."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from streampose.meter import Meter
 from streampose.pipeline.sink_run import SinkRun
 
 LOOK_EVERY_S = 0.1
-"""How often the caller's thread, while it waits, looks after its windows and for a step that does not come back."""
+"""How often the waiting caller's thread serves windows and checks for stalls."""
 
 
 class Stalls:
-    """What ends a run when a step makes no progress."""
+    """Ends a run when a step makes no progress."""
 
     def __init__(
         self,
@@ -25,13 +25,13 @@ class Stalls:
         stall_after_s: float,
         join_within_s: float,
     ) -> None:
-        """Watch the work that `meter` is told of.
+        """Watch the work that `meter` records.
 
         Args:
-            runs: sinks, some of which wait on purpose; see `Sink.resumed_at_s`.
-            stop_asked: set when the run is told to end; from then on the shorter of both limits holds.
-            stall_after_s: one piece of work may take so long.
-            join_within_s: a step that is told to end may take so long.
+            runs: the sinks; some wait on purpose, see `Sink.resumed_at_s`.
+            stop_asked: set when the run must end; from then on the shorter limit applies.
+            stall_after_s: maximum seconds for one piece of work.
+            join_within_s: maximum seconds for a step to end when it must.
         """
         self._meter = meter
         self._runs = runs
@@ -40,22 +40,22 @@ class Stalls:
         self._join_within_s = join_within_s
 
     def check(self) -> None:
-        """Raise `StalledError` when a step has worked on one thing for too long."""
+        """Raise `StalledError` if one piece of work has taken too long."""
         limit_s = self._stall_after_s
         if self._stop_asked.is_set():
             limit_s = min(limit_s, self._join_within_s)
         work = self._meter.longest_work({run.step: run.sink.resumed_at_s for run in self._runs})
         if work is not None and time.monotonic() - work.since_s > limit_s:
-            raise StalledError(f"{work.step} has not come back from {work.what} for {limit_s:g} s: gave it up")
+            raise StalledError(f"{work.step} made no progress on {work.what} for {limit_s:g} s: aborted")
 
     def join(self, threads: Sequence[threading.Thread]) -> StalledError | None:
-        """Wait until all threads have ended; return the error of one that does not."""
+        """Wait until all threads have ended; return the error if one does not."""
         began_s = time.monotonic()
         try:
             while alive := [thread.name for thread in threads if thread.is_alive()]:
                 self.check()
                 if self._stop_asked.is_set() and time.monotonic() - began_s > self._join_within_s:
-                    raise StalledError(f"{alive[0]} has not ended within {self._join_within_s:g} s: gave it up")
+                    raise StalledError(f"{alive[0]} did not end within {self._join_within_s:g} s: aborted")
                 for thread in threads:
                     thread.join(LOOK_EVERY_S)
         except StalledError as error:

@@ -408,7 +408,7 @@ def test_several_recordings_named_on_the_command_line_and_in_a_file(tmp_path: Pa
 def test_a_step_that_does_not_come_back_is_one_line(tmp_path: Path) -> None:
     for _ in range(3):  # whether libraries abort a process that ends around them is chance
         code, _, stderr = run(["run", "demo", "--to", "null", "--stall-timeout", "0.0001", "--quiet"], tmp_path)
-        assert "gave it up" in the_error(code, stderr, 1)
+        assert "aborted" in the_error(code, stderr, 1)
 
 
 def test_missing_things_are_named(tmp_path: Path) -> None:

@@ -188,14 +188,14 @@ def test_names_may_be_paths(tmp_path) -> None:
 def test_wrong_colours_name_checkpoint_file_and_key(key, value, text, tmp_path) -> None:
     folder = save_pose(tmp_path / "net")
     (folder / "preprocessor_config.json").write_text(json.dumps({key: value}))
-    with pytest.raises(ModelError, match=f"net: `{key}` in its preprocessor_config.json is {text}$"):
+    with pytest.raises(ModelError, match=f"net: '{key}' in its preprocessor_config.json is {text}$"):
         resolve(folder).normalisation()
 
 
 @pytest.mark.parametrize("value", ["x", [1], {"zero": "nose"}])
 def test_wrong_names_of_channels(value, tmp_path) -> None:
     folder = save_pose(tmp_path / "net", id2label=value)
-    with pytest.raises(ModelError, match=r"net: `id2label` in its config\.json is .*, not names by number$"):
+    with pytest.raises(ModelError, match=r"net: 'id2label' in its config\.json is .*, not names by number$"):
         _ = resolve(folder).channel_names
 
 
@@ -228,7 +228,7 @@ def test_pickled_weights_only_where_they_are_allowed(tmp_path) -> None:
     folder = save_pose(tmp_path / "net")
     (folder / "model.safetensors").unlink()
     torch.save(vitpose().state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"its weights are pickled .*take .* safetensors, or trust .* --allow-pickle$"):
+    with pytest.raises(ModelError, match=r"its weights are pickled .*take .* safetensors, or trust .* `allow_pickle`$"):
         resolve(str(folder))
     key = "head.conv.weight"
     assert torch.equal(load_pose(folder, allow_pickle=True).state_dict()[key], vitpose().state_dict()[key])
@@ -398,7 +398,7 @@ def test_hub_ids_are_fetched_once(tmp_path) -> None:
         assert offline == first
         assert revision == "some-one/good has no revision 'v9' on the Hugging Face hub"
         assert old.startswith("some-one/old: its weights on the hub are pickled")
-        assert "--allow-pickle" in old
+        assert "`allow_pickle`" in old
         assert absent.startswith("no folder 'PekingU/rtdetr_r50', and no such model on the Hugging Face hub")
         assert "did you mean PekingU/rtdetr_r50vd or " in absent
         _, old = resolve_elsewhere("some-one/old", cache=tmp_path, pickles="--allow-pickle", HF_ENDPOINT=address)

@@ -314,14 +314,14 @@ def test_name_may_be_a_path(tmp_path) -> None:
 def test_wrong_values_of_the_bundled_sort_of_detector(file, key, value, text, tmp_path) -> None:
     folder = save_dense_detector(tmp_path / "net")
     edit_json(folder / file, {key: value})
-    with pytest.raises(ModelError, match=re.escape(f"net: `{key}` in its {file} is {text}") + "$"):
+    with pytest.raises(ModelError, match=re.escape(f"net: '{key}' in its {file} is {text}") + "$"):
         load(folder)
 
 
 @pytest.mark.parametrize(
     ("entries", "text"),
     [
-        ({"image_std": [0, 0, 0]}, "net: `image_std` in its preprocessor_config.json is [0, 0, 0], not three numbers"),
+        ({"image_std": [0, 0, 0]}, "net: 'image_std' in its preprocessor_config.json is [0, 0, 0], not three numbers"),
         ({"size": {"shortest_edge": "x"}}, "net/preprocessor_config.json: "),
     ],
 )
@@ -348,13 +348,13 @@ def test_weights_of_detectors_are_finite_in_their_dtype(tmp_path) -> None:
 
 def test_without_a_class_called_person(tmp_path) -> None:
     folder = save_rt_detr(tmp_path / "net", ["boat", "duck"])
-    with pytest.raises(UsageError, match=r"no class called person: choose --classes from boat, duck$"):
+    with pytest.raises(UsageError, match=r"no class called person: choose `classes` from boat, duck$"):
         load(folder)
     assert load(folder, classes=["duck"]).label_of == {1: "duck"}
 
 
 def test_networks_that_are_no_detectors(tmp_path) -> None:
-    with pytest.raises(ModelError, match="is a pose network, not a detector: take it as --pose"):
+    with pytest.raises(ModelError, match="is a pose network, not a detector: name it as `pose`"):
         load(DEFAULT_POSE)
     folder = save_pose(tmp_path / "net")
     edit_json(folder / "config.json", {"model_type": "bert"})
@@ -393,11 +393,11 @@ class Broken(PersonDetector):
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\n"),
-            "out of memory on cpu: .* --detect-batch .*--dtype",
+            "out of memory on cpu: .* `detect_batch` .*`dtype`",
         ),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory on cpu"),
         (MemoryError(), "out of memory on cpu"),
-        (RuntimeError("no kernel\nfor Half"), "broken failed on cpu: no kernel for Half; try --dtype float32"),
+        (RuntimeError("no kernel\nfor Half"), "broken failed on cpu: no kernel for Half; try `dtype` float32"),
     ],
 )
 def test_failing_networks_end_in_one_line(error, text) -> None:

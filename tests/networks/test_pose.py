@@ -161,7 +161,7 @@ def test_weights_too_large_for_the_dtype_are_refused(tmp_path) -> None:
     folder = save_pose(tmp_path / "net", model)
     for dtype in (torch.float32, torch.bfloat16):
         load(folder, dtype=dtype)
-    text = r"net: head\.bias in its weights exceeds torch\.float16: take --dtype float32 or bfloat16$"
+    text = r"net: head\.bias in its weights exceeds torch\.float16: take `dtype` float32 or bfloat16$"
     with pytest.raises(ModelError, match=text):
         load(folder, dtype=torch.float16)
 
@@ -183,7 +183,7 @@ def test_failing_network_ends_in_one_line(tmp_path, demo) -> None:
 
     estimator = load(save_pose(tmp_path / "net"))
     estimator._network.register_forward_pre_hook(fail)
-    with pytest.raises(ModelError, match="out of memory on cpu: take a smaller --pose-batch or another --dtype"):
+    with pytest.raises(ModelError, match="out of memory on cpu: take a smaller `pose_batch` or another `dtype`"):
         estimator.estimate([demo[0][0]], [demo[0][1]])
 
 
@@ -249,13 +249,13 @@ def test_written_edges_and_pairs_rule(tmp_path) -> None:
 @pytest.mark.parametrize("key", ["edges", "flip_pairs"])
 @pytest.mark.parametrize("value", [[[0, 17]], [[-1, 2]], [[1, 2, 3]], [["a", "b"]], 7])
 def test_wrong_edges_and_pairs_are_refused(key, value, tmp_path) -> None:
-    text = rf"net: `{key}` in its config\.json is {re.escape(str(value))}, not pairs of the keypoints 0\.\.16$"
+    text = rf"net: '{key}' in its config\.json is {re.escape(str(value))}, not pairs of the keypoints 0\.\.16$"
     with pytest.raises(ModelError, match=text):
         load(save_pose(tmp_path / "net", **{key: value}))
 
 
 def test_flip_test_needs_pairs(tmp_path) -> None:
-    with pytest.raises(UsageError, match="does not say which keypoints are left and right: leave --flip-test out"):
+    with pytest.raises(UsageError, match="does not say which keypoints are left and right: leave `flip_test` out"):
         load(save_pose(tmp_path / "net", flip_pairs=[]), flip_test=True)
 
 
@@ -291,7 +291,7 @@ def test_wrong_input_sizes_are_refused(size, tmp_path) -> None:
     edit_json(folder / "preprocessor_config.json", {"size": size})
     with pytest.raises(
         ModelError,
-        match=r"net: `size` in its preprocessor_config\.json is .*, not `height` and `width` in whole patches of 16x16",
+        match=r"net: 'size' in its preprocessor_config\.json is .*, not `height` and `width` in whole patches of 16x16",
     ):
         load(folder)
 
@@ -299,10 +299,10 @@ def test_wrong_input_sizes_are_refused(size, tmp_path) -> None:
 def test_wrong_values_are_found_before_the_first_frame(tmp_path) -> None:
     folder = save_pose(tmp_path / "net")
     edit_json(folder / "preprocessor_config.json", {"image_mean": [1, 2]})
-    with pytest.raises(ModelError, match=r"net: `image_mean` in its preprocessor_config\.json is \[1, 2\], not three"):
+    with pytest.raises(ModelError, match=r"net: 'image_mean' in its preprocessor_config\.json is \[1, 2\], not three"):
         load(folder)
     with pytest.raises(
-        ModelError, match=r"bad: `scale_factor` in its config\.json is 0, not a whole number of 1\.\.64$"
+        ModelError, match=r"bad: 'scale_factor' in its config\.json is 0, not a whole number of 1\.\.64$"
     ):
         load(save_pose(tmp_path / "bad", scale_factor=0))
 
@@ -327,7 +327,7 @@ def test_networks_for_more_than_three_colours_are_refused(tmp_path) -> None:
 
 
 def test_networks_that_are_not_for_poses(tmp_path) -> None:
-    with pytest.raises(ModelError, match="is for person-detection, not for poses: take it as --detector"):
+    with pytest.raises(ModelError, match="is for person-detection, not for poses: name it as `detector`"):
         load(DEFAULT_DETECTOR)
     with pytest.raises(ModelError, match="is no ViTPose network but of type rt_detr"):
         load(save_rt_detr(tmp_path / "net", ["person"]))
