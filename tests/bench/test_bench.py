@@ -311,7 +311,7 @@ def test_the_command_prints_a_table_and_writes_the_same_as_data(tmp_path: Path) 
 
     section = SECTION.search(PAGE.read_text(encoding="utf-8"))
     assert section is not None
-    assert labels(section["table"]) == labels(done.stdout), "python -m tools.readme_bench FILE"
+    assert labels(section["table"]) == labels(done.stdout), "python -m tools.docs_bench FILE"
 
 
 def labels(printed: str) -> list[str]:
