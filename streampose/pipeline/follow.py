@@ -1,11 +1,11 @@
-"""Who is followed from frame to frame, where their next crops lie, and when the detector is to look again.
+"""Follows people from frame to frame between detections: where their next crops are, and when to detect again.
 
-Pure logic over arrays and times that are passed in; knows no network, thread, channel or clock.
+Pure logic over arrays and times that are passed in. Knows no network, thread, channel or clock.
 
-Between two detections the box of a person comes from their keypoints: the detected box keeps its distances to the
-extent of the keypoints found in it, scaled as the extent grows or shrinks, so that the crops keep the size that the
-network was trained on. On a frame with a detection, the detections rule; whom the detector misses there is followed
-on for a few detections while the pose says that somebody is there.
+Between two detections, the box of a person comes from their keypoints. The box keeps its margins around the extent of
+the keypoints, scaled with the extent, so that crops keep the size that the network was trained on. On a frame with a
+detection, the detected boxes are used. A person whom the detector misses is followed for a few more detections, as long
+as the pose score is high.
 """
 
 from __future__ import annotations
@@ -22,53 +22,55 @@ Bools = npt.NDArray[np.bool_]
 Records = npt.NDArray[np.void]
 
 SURE_SCORE = 0.3
-"""Keypoints with a lower score do not say where a person is; also the least score of a drawn keypoint by default."""
+"""Keypoints with a lower score are ignored. Also the default lowest score of a drawn keypoint."""
 LEAST_SURE = 4
-"""Fewer sure keypoints in common with those of the last detection give no box (all of a skeleton that has fewer)."""
+"""Minimum keypoints in common with the last detection to make a box; all of them for a smaller skeleton."""
 LEAST_MARGIN = 0.05
-"""A box reaches at least so far beyond its sure keypoints, in diagonals of their extent: detectors cut off hands and
-feet, and what is cut off once would stay so."""
+"""Minimum margin of a box around its keypoints, in diagonals of their extent. Detectors cut off hands and feet, and
+without a margin they would stay cut off."""
 CARRIED_SHARE = 0.15
-"""A box moves with the median of its keypoints, and by this share of the way towards the one that their extent gives: a
-hand or a foot that the network sees at a neighbour for a frame would pull the next crop there."""
+"""A box moves with the median of its keypoints, plus this share of the way to the box of their extent. More would let a
+single misplaced hand or foot pull the next crop away."""
 LOST_SCORE = 0.15
-"""Somebody followed whose pose scores less is not there any more."""
+"""A followed person whose pose scores less is lost."""
 DOUBT_SCORE = 0.4
-"""A pose whose score falls below this makes the detector look again,"""
+"""A pose whose score falls below this triggers a detection,"""
 DOUBT_SHARE = 0.8
-"""and so does one that falls below this share of its own recent level."""
+"""and so does a fall below this share of its recent level."""
 LEVEL_SHARE = 0.2
-"""What a new score counts in its recent level: a memory of about five frames."""
+"""Weight of a new score in the recent level: a memory of about five frames."""
 KEPT_SCORE = 0.4
-"""Whom the detector misses is followed on from this level of the pose's score up,"""
+"""A person whom the detector misses is followed on if the pose's level is at least this,"""
 MOST_MISSES = 2
-"""over at most so many detections in a row."""
+"""for at most this many detections in a row."""
 MATCH_IOU = 0.4
-"""Somebody followed and a detection of their class are one from this overlap of their boxes up."""
+"""Minimum IoU for a followed person and a detection of the same class to be one person."""
 SAME_POSE = 0.5
-"""Two poses of this similarity or more are one person's; see `pose_similarity`."""
+"""Two poses of at least this similarity are one person; see `pose_similarity`."""
 POSE_SPREAD = 0.1
-"""How far apart, in square roots of the box's area, keypoints may lie to count as near: COCO's OKS has 2 x 0.03 (eyes)
-to 2 x 0.1 (hips), and followed poses of one person differ by more than two annotators of one do."""
+"""Distance at which keypoints still count as near, in square roots of the box's area. COCO's OKS uses 2 x 0.03 (eyes)
+to 2 x 0.1 (hips); followed poses of one person differ more than two annotations of one."""
 LEAST_INSIDE = 0.3
-"""Somebody whose box has a smaller share of its area inside the picture has left it."""
+"""A person whose box has a smaller share of its area inside the picture has left."""
 
 
 class Follower:
-    """The people of one source. For every frame, in order: `looks`, then `boxes` with the detections if the detector
-    looked, then `learn` from the poses in those boxes.
+    """The people of one source.
+
+    For every frame, in order: call `looks`, then `boxes` with the detections if the detector ran, then `learn` with the
+    poses in those boxes.
     """
 
     def __init__(
         self, keypoint_count: int, schedule: Schedule, *, is_video: bool = True, max_people: int | None = None
     ) -> None:
-        """Follow nobody yet.
+        """Start without people.
 
         Args:
             keypoint_count: K of every pose.
-            schedule: when the detector looks even if nobody is in doubt.
-            is_video: whether a frame shows what the one before shows, a little later; else nobody is ever followed.
-            max_people: most people a frame; detected ones go before those that are only followed.
+            schedule: when the detector runs even if nobody is in doubt.
+            is_video: whether frames follow each other in time; otherwise nobody is followed.
+            max_people: maximum people per frame; detected people go first.
         """
         self._schedule = schedule
         self._is_video = is_video
@@ -77,21 +79,21 @@ class Follower:
         self._followed: Records = np.zeros(0, self._record)
         self._must_look = True
         self._size = 0, 0
-        """Height and width of the picture."""
+        """Height and width of the frame."""
         self._pts_s = float("-inf")
         self._asked: Int64 = np.zeros(0, np.int64)
-        """For each box given out, its row in `_followed` or `_NEW`."""
+        """For each box returned, its row in `_followed`, or `_NEW`."""
         self._is_found: Bools = np.zeros(0, np.bool_)
-        """For each box given out, whether the detector found it."""
+        """For each box returned, whether the detector found it."""
         self._has_looked = False
 
     def is_due(self, frame: Frame) -> bool:
-        """Whether the detector will look at a frame that is known to come, by its number alone; asked once a frame."""
+        """Whether the detector will run on a future frame, by its number alone. Called once per frame."""
         return not self._is_video or self._schedule.is_due(frame.index)
 
     def looks(self, frame: Frame, fps: float | None) -> bool:
-        """Whether the detector looks at the frame whose turn has come, if it has not yet: because somebody is in doubt,
-        because the picture is another one, or because the schedule says so.
+        """Whether the detector must run on the current frame: somebody is in doubt, the scene has changed, or the
+        schedule says so.
 
         Args:
             fps: the source's nominal rate.
@@ -105,8 +107,8 @@ class Follower:
         return is_due or self._must_look
 
     def boxes(self, found: Boxes | None) -> Boxes:
-        """Return where to look for poses: the detections and, behind them, whom they miss; without a detection (None)
-        everybody followed.
+        """Return the boxes to find poses in: the detections, then the people that they miss. Without a detection
+        (None): everybody followed.
         """
         followed = self._followed
         expected = Boxes(self._clipped(followed["xyxy"]), followed["box_score"], followed["class_id"])
@@ -128,10 +130,10 @@ class Follower:
         return _joined(found, expected[missed])
 
     def learn(self, people: People) -> People:
-        """Return the people in the boxes last given out who are there, best box first, and follow them.
+        """Return the people found in the boxes last returned, best box first, and follow them.
 
-        A followed person's box is made from the new keypoints and clipped to the picture; its score is that of their
-        last detection.
+        The box of a followed person comes from the new keypoints, clipped to the frame. Its score is that of the last
+        detection.
         """
         if not self._is_video:
             return people
@@ -161,7 +163,7 @@ class Follower:
         return clipped
 
     def _compared(self, fresh: Records) -> tuple[Records, Bools]:
-        """Return what is known of everybody with `fresh`, the poses in the boxes given out, and who is there."""
+        """Update everybody with `fresh`, the poses in the boxes returned; also return who is present."""
         is_found, is_known = self._is_found, self._asked != _NEW
         everybody = np.concatenate([self._followed, fresh])
         old = everybody[np.where(is_known, self._asked, len(self._followed) + np.arange(len(fresh)))]
@@ -189,7 +191,7 @@ class Follower:
         waiting = old.copy()
         waiting["misses"] += 1
         now[is_lost] = waiting[is_lost]
-        # The double of somebody new is that one, who moved too fast to be matched; other doubles stand behind another.
+        # A double of a new person is that person, who moved too fast to be matched; another double is hidden.
         is_given_up = is_lost & ((now["misses"] > MOST_MISSES) | np.append(~is_known, False)[double_of])
         now["misses"][has_left | is_given_up] = 0
         self._must_look = bool((has_left | (is_lost & ~is_given_up) | (followed & fell)).any())
@@ -197,13 +199,13 @@ class Follower:
 
 
 _NEW = -1
-"""The row of somebody whom nobody has followed before."""
+"""The row of a new person."""
 _NOBODY = -1
-"""The row of nobody."""
+"""No row."""
 
 
 def _record(keypoint_count: int) -> np.dtype[np.void]:
-    """Return what is known of a person: a row of a structured array."""
+    """Return the dtype of a person's record in a structured array."""
     points = (keypoint_count, 2)
     return np.dtype(
         [
@@ -222,7 +224,7 @@ def _record(keypoint_count: int) -> np.dtype[np.void]:
 
 
 def pose_scores(scores: Float32) -> Float32:
-    """Return how sure each pose (N, K) is: (N,) the mean of its keypoints' scores, each at most 1."""
+    """Return the score of each pose: (N,), the mean of its keypoint scores (N, K), each at most 1."""
     mean: Float32 = np.clip(scores, 0, 1).mean(axis=1, dtype=np.float32)
     return mean
 
@@ -230,18 +232,18 @@ def pose_scores(scores: Float32) -> Float32:
 def carry_boxes(
     found_xyxy: Float32, found_xy: Float32, found_scores: Float32, xy: Float32, scores: Float32
 ) -> tuple[Float32, Bools]:
-    """Return a box around each pose that has its keypoints where the detected box had its own.
+    """Return a box around each pose that has the same margins as the detected box.
 
-    A side keeps its distance to the extent of the keypoints that are sure in both poses, scaled as the diagonal of that
-    extent, at least `LEAST_MARGIN` of it. So a box does not shrink when an ankle is hidden, and does not drift.
+    Each side keeps its distance to the extent of the keypoints that are sure in both poses, scaled with the diagonal of
+    that extent, and at least `LEAST_MARGIN` of it. So a box neither shrinks when an ankle is hidden nor drifts.
 
     Args:
         found_xyxy: (N, 4) float32 detected boxes, pixels of the frame.
         found_xy, found_scores: (N, K, 2) and (N, K) float32, the keypoints found in them.
-        xy, scores: the same of the poses that need a box.
+        xy, scores: the same for the poses that need a box.
 
     Returns:
-        (N, 4) float32, and (N,) whether there were `LEAST_SURE` keypoints to make it from; else it is undefined.
+        (N, 4) float32, and (N,) whether there were enough keypoints (`LEAST_SURE`); otherwise the box is undefined.
     """
     is_sure = _both_sure(found_scores, scores)
     is_carried = is_sure.sum(axis=1) >= _least_sure(xy)

@@ -1,6 +1,6 @@
-"""When the detector looks at a source's frames: every Nth, or as often as the networks' time allows.
+"""When the detector runs on a source's frames: on every Nth, or as often as the networks have time.
 
-Pure logic over times that are passed in; knows no network, thread, channel or clock.
+Pure logic over times that are passed in. Knows no network, thread, channel or clock.
 """
 
 from __future__ import annotations
@@ -12,62 +12,63 @@ from typing import Protocol
 import numpy as np
 
 JUMP_S = 0.5
-"""Over a longer gap in a source's time nobody is followed: cameras come back as another picture, people turn round."""
+"""Nobody is followed over a longer gap: the scene may have changed."""
 
 
 LOOK_WITHIN_S = 1.0
-"""`Spending` looks at least so often in a source's time, so that new people are found."""
+"""`Spending` detects at least this often, so that new people are found."""
 
 
 NETWORKS_SHARE = 0.9
-"""Of a frame's time, what the networks may spend: drawing and encoding need some as well."""
+"""Share of a frame's time that the networks may use; drawing and encoding need the rest."""
 
 
 COSTS_KEPT = 9
-"""The median of so many measured detections is what one costs: the first, which warms up, does not count for long."""
+"""The cost of a detection is the median of this many; the slow first one is soon forgotten."""
 
 
 MOST_SAVED = 2
-"""Detections that may be saved up, so that an idle minute is not followed by a rush."""
+"""Maximum detections saved up, so that no rush follows an idle minute."""
 
 
 MOST_DEBT_S = 0.5
-"""After a rush of forced detections, auto is back within about so many seconds of unspent time."""
+"""Maximum debt after forced detections, in seconds of unused time."""
 
 
 ACTIVE_S = 2.0
-"""A source without a frame for so long has no share in the networks' time."""
+"""A source without frames for longer gets no share of the networks' time."""
 
 
 MOST_FPS = 240.0
-"""A container's higher nominal rate is none (Matroska and RTMP may say 1000): the time between frames rules."""
+"""Higher nominal rates are ignored (Matroska and RTMP may say 1000); the time between frames is used."""
 
 
 class Schedule(Protocol):
-    """When the detector looks at a source's frames, whatever the people do."""
+    """When the detector runs, regardless of the people."""
 
     def is_due(self, index: int) -> bool:
-        """Whether frame `index` is due as far as its number says; asked once a frame, in order, maybe some ahead."""
+        """Whether frame `index` is due by its number. Called once per frame, in order, possibly ahead of time."""
         ...
 
     def is_due_now(self, pts_s: float, fps: float | None, now_s: float) -> bool:
-        """Whether the frame whose turn has come is due; asked once a frame.
+        """Whether the current frame is due. Called once per frame.
 
         Args:
             pts_s: the source's time.
             fps: its nominal rate.
-            now_s: when the frame was captured, of any one clock.
+            now_s: when the frame was captured, on any one clock.
         """
         ...
 
     def looked(self, pts_s: float) -> None:
-        """The detector looked at the frame of this time, for whatever reason."""
+        """Record that the detector ran on the frame of this time."""
         ...
 
 
 class EveryNth:
-    """The frames 0, N, 2N, ... of a source or, where those were dropped, the next ones; known from the number alone, so
-    that the detections of several frames can be made together.
+    """The frames 0, N, 2N, ..., or the next ones if those were dropped.
+
+    The number alone decides, so that detections of several frames can be batched.
     """
 
     def __init__(self, every: int) -> None:
@@ -86,8 +87,10 @@ class EveryNth:
 
 
 class Budget:
-    """The networks' time over all sources that share them. Every frame earns its period, divided by the number of
-    active sources; what the poses leave of it is dealt to the sources in equal shares, and each pays its detections.
+    """The networks' time, shared by all sources.
+
+    Every frame earns its period, divided by the number of active sources. Poses are paid from it first; the rest goes
+    to the sources in equal shares, which pay for detections.
     """
 
     def __init__(self, sources: int) -> None:
@@ -98,35 +101,35 @@ class Budget:
 
     @property
     def detection_s(self) -> float:
-        """What a detection costs; 0 until one was measured."""
+        """The cost of a detection; 0 until one has been measured."""
         return float(np.median(self._costs_s)) if self._costs_s else 0.0
 
     def earn(self, source: int, period_s: float, now_s: float) -> None:
-        """A frame of `source` came at `now_s` of any one clock; the next is expected `period_s` later."""
+        """Record a frame of `source` at `now_s`, on any one clock; the next is expected `period_s` later."""
         self._last_s[source] = now_s
         self._active = [number for number, last_s in enumerate(self._last_s) if now_s - last_s <= ACTIVE_S]
         self._deal(NETWORKS_SHARE * period_s / len(self._active))
 
     def pay_poses(self, cost_s: float) -> None:
-        """The poses of some frames took so long."""
+        """Pay for the poses of some frames."""
         for number in self._active:
             self._pay(number, cost_s / len(self._active))
 
     def pay_detections(self, sources: Sequence[int], cost_s: float) -> None:
-        """One detection for each of `sources` took so long together."""
+        """Pay for one detection for each of `sources`, at this cost together."""
         self._costs_s.append(cost_s / len(sources))
         for source in sources:
             self._pay(source, self.detection_s)
 
     def covers_detection(self, source: int) -> bool:
-        """Whether `source` has saved up a detection."""
+        """Whether `source` can pay for a detection."""
         return self._saved_s[source] >= self.detection_s
 
     def _pay(self, source: int, cost_s: float) -> None:
         self._saved_s[source] = max(-MOST_DEBT_S, self._saved_s[source] - cost_s)
 
     def _deal(self, seconds: float) -> None:
-        """Deal time to the active sources in equal shares; what one cannot save up goes to the others."""
+        """Share time equally among the active sources; what one cannot save goes to the others."""
         most_s = MOST_SAVED * self.detection_s
         by_room = sorted(self._active, key=lambda number: self._saved_s[number], reverse=True)
         for place, number in enumerate(by_room):
@@ -136,7 +139,7 @@ class Budget:
 
 
 class Spending:
-    """The schedule of a source that spends its share of a budget, and looks at least every `LOOK_WITHIN_S`."""
+    """The schedule of a source that spends its share of a budget and detects at least every `LOOK_WITHIN_S`."""
 
     def __init__(self, budget: Budget, source: int) -> None:
         self._budget = budget
@@ -146,7 +149,7 @@ class Spending:
         self._steps_s: deque[float] = deque(maxlen=16)
 
     def is_due(self, _index: int) -> bool:
-        return False  # what will be left over is not known ahead
+        return False  # the unused time is not known in advance
 
     def is_due_now(self, pts_s: float, fps: float | None, now_s: float) -> bool:
         if self._before_s is not None and pts_s > self._before_s:
@@ -155,7 +158,7 @@ class Spending:
         if fps is not None and 0 < fps <= MOST_FPS:
             self._budget.earn(self._source, 1 / fps, now_s)
         elif self._steps_s:
-            # The shortest step: where frames are dropped, the others are several periods long.
+            # The shortest step: with dropped frames, the others span several periods.
             self._budget.earn(self._source, min(*self._steps_s, JUMP_S), now_s)
         return pts_s - self._looked_s >= LOOK_WITHIN_S or self._budget.covers_detection(self._source)
 

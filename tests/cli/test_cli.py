@@ -567,6 +567,34 @@ def test_a_missing_system_library_is_one_line(tmp_path: Path) -> None:
     assert "opencv-python-headless" in done.stderr
 
 
+def test_a_server_without_the_libraries_of_windows(tmp_path: Path) -> None:
+    # In a mount namespace of its own, in which the library is hidden.
+    maps = subprocess.run(
+        [sys.executable, "-c", "import cv2; print(open('/proc/self/maps').read())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    libraries = set(re.findall(r"/\S*/libGL\.so\S*", maps))
+    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if not libraries or probe.returncode != 0:
+        pytest.skip("OpenCV is without windows here, or no mount namespace can be made")
+    hide = " && ".join(f"mount --bind /dev/null {library}" for library in libraries)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{hide} && exec "$0" -m streampose run demo --to null', sys.executable],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        cwd=tmp_path,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "libGL.so" in done.stderr
+    assert "opencv-python-headless" in done.stderr
+
+
 def test_sigterm_ends_the_program_while_the_networks_load() -> None:
     # In a process that ignores SIGTERM by itself, as the first one of a container does.
     program = (
