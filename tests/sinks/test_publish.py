@@ -516,7 +516,7 @@ def test_another_scheme_is_refused_and_the_right_ones_are_named(url: str) -> Non
         ("rtmp://host/live/cam1", "rtmp://host/live/***"),
         ("rtmp://u:p@w/x@host:1935/live/cam1", "rtmp://***@host:1935/live/***"),
         ("rtmps://a.example.com/live2/abcd-efgh-ijkl-mnop-qrst", "rtmps://a.example.com/live2/***"),
-        ("rtmp://host/live/cam1?pass=secret", "rtmp://host/live/***?***"),
+        ("rtmp://host/live/cam1?pass=secret", "rtmp://host/live/***"),
         ("RTSP://u:p@host/a-name-that-is-longer-than-a-key", "RTSP://***@host/a-name-that-is-longer-than-a-key"),
     ],
 )
