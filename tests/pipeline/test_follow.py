@@ -648,7 +648,7 @@ def test_stopping_lets_what_waits_go() -> None:
 
 @pytest.mark.parametrize("every", [0, -1, "often", 1.5, None])
 def test_an_interval_that_cannot_be(every: object) -> None:
-    with pytest.raises(UsageError, match="`detect_every`: .* is not a whole number from 1 up, or auto"):
+    with pytest.raises(UsageError, match=r"`detect_every`: .* is not a whole number from 1 up, or auto"):
         streampose.stream("demo", detect_every=every)  # type: ignore[arg-type]
 
 
