@@ -327,7 +327,7 @@ def labels(printed: str) -> list[str]:
         (["nowhere.mp4"], 1, "nowhere.mp4 does not exist"),
         (["--json", "there.json"], 2, "there.json exists"),
         (["--json", "no/folder.json"], 2, "there is no folder no"),
-        (["--pose", DEFAULT_DETECTOR], 1, "take it as --detector"),
+        (["--pose", DEFAULT_DETECTOR], 1, "name it as --detector"),
         (["--dtype", "int3"], 2, "no dtype 'int3'"),
         (["--device", "cpu", "--compile"], 2, "nothing is compiled on a CPU"),
     ],
