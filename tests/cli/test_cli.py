@@ -592,7 +592,7 @@ def test_sigterm_ends_the_program_while_the_networks_load() -> None:
     ("arguments", "says"),
     [
         (["demo", "--fps", "abc"], "frames per second"),
-        (["demo", "demo2=demo", "--to", "-"], "standard output takes one sink"),
+        (["demo", "demo2=demo", "--to", "-"], "only one sink can use standard output"),
     ],
 )
 def test_wrong_words_are_told_by_their_kind(

@@ -524,7 +524,7 @@ class TestRtmpAndHttp:
         assert stats["dropped"]["stale"] > FPS
 
     def test_reasons(self, rtmp: RtmpServer, silent: int) -> None:
-        assert "no such stream, or not for this user" in failure(rtmp.url("a?pass=wr0ng", app="closed"))
+        assert "no such stream, or this user has no access to it" in failure(rtmp.url("a?pass=wr0ng", app="closed"))
         assert "wr0ng" not in failure(rtmp.url("a?pass=wr0ng", app="closed"))
         assert "no answer" in failure(rtmp.url("nobody"), open_timeout_s=1.0)
         assert "refused" in failure(f"rtmp://127.0.0.1:{free_port()}/live/a")
