@@ -13,7 +13,7 @@ from fractions import Fraction
 from math import inf
 from statistics import median
 
-import cv2  # before av, else windows hang: see window.py
+import cv2  # import before av, or windows hang: see window.py
 
 # isort: split
 import numpy as np

@@ -28,7 +28,7 @@ import time
 from contextlib import suppress
 from fractions import Fraction
 
-import cv2  # noqa: F401 - before av, else windows hang: see window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see window.py
 
 # isort: split
 import av

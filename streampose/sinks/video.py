@@ -204,7 +204,7 @@ def _sound_of(source: SourceInfo, output: OutputContainer, name: str) -> Sound |
 
 
 def _options(format_name: str, time_base: Fraction) -> dict[str, str]:
-    flush = {"flush_packets": "1"}  # or FFmpeg's 32 kB buffer could hold half a minute of still video
+    flush = {"flush_packets": "1"}  # or FFmpeg's 32 kB buffer could hold half a minute of static video
     if format_name == "matroska":
         return flush | {
             "cluster_time_limit": str(FRAGMENT_S * 1000),

@@ -139,7 +139,7 @@ class GridCellSink(WindowSink):
         self._grid = grid
         self._cell = cell
 
-    def _show(self, picture: Image, pts_s: float, run: RunInfo) -> bool | None:  # noqa: ARG002 - it is not paced
+    def _show(self, picture: Image, pts_s: float, run: RunInfo) -> bool | None:  # noqa: ARG002 - cells are not paced
         canvas = self._grid.put(self._cell, picture, run.source.source_id)
         if not self._is_shown:
             self._grid.show_window()
@@ -177,7 +177,7 @@ class Grid(SharedSink):
         return self._canvas
 
     def show_window(self) -> None:
-        """Open the window, once for all cells."""
+        """Open the window once for all cells."""
         if not self._is_shown:
             self._is_shown = True
             _open_window(self._title, self._canvas)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -168,7 +168,7 @@ class Connection:
             except av.ExitError as error:
                 raise self._silence(error) from error
             except av.FFmpegError as error:
-                raise Lost(f"the connection broke: {ffmpeg_reason(error)}", error) from error
+                raise Lost(f"the connection failed: {ffmpeg_reason(error)}", error) from error
             else:
                 return
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -75,7 +75,7 @@ def video_stream(container: InputContainer, reading: Reading) -> VideoStream:
         videos = [videos[reading.stream]]
     decodable = [s for s in videos if s.codec_context is not None]
     if not decodable:
-        raise Lost("this FFmpeg has no decoder for its video; H.264 always works")
+        raise Lost("this FFmpeg has no decoder for its video; use H.264, which is always supported")
     if reading.max_height is not None:
         low = [s for s in decodable if s.codec_context.height <= reading.max_height]
         decodable = low or [min(decodable, key=lambda s: s.codec_context.height)]

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -201,7 +201,7 @@ class LiveSource(Source):
         )
         if self._outage.was_live:
             self.meter.reconnected()
-            _log.info("%s is back", self.info.source_id)
+            _log.info("%s has reconnected", self.info.source_id)
         self._outage.over(time.monotonic())
         self.meter.state = "live"
 

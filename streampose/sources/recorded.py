@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -205,7 +205,7 @@ class _Clock:
 
     def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
         self._step = max(1, round(1 / (rate or PICTURES_PER_S) / time_base))
-        self._jump = max(1, round(1 / time_base))  # a second
+        self._jump = max(1, round(1 / time_base))  # one second in ticks
         self._offset = 0
         self._last: int | None = None
 

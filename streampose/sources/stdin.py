@@ -1,4 +1,4 @@
-"""A container on standard input."""
+"""Reads a video container from standard input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import select
 import sys
 import threading
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av

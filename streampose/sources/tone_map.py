@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
