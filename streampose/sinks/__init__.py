@@ -1,4 +1,4 @@
-"""Where finished frames go: `open` takes a text to a sink, `sink` holds the promise that every sink keeps."""
+"""Output sinks. `open` maps a text to a sink; `sink` defines the interface of every sink."""
 
 from streampose.sinks.sink import SharedSink, Sink
 

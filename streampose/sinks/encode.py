@@ -1,6 +1,6 @@
-"""What all video sinks share: the size, shape and colours of the frames that an encoder is given.
+"""Frame preparation shared by all video sinks: size, pixel shape and colours of the frames for an encoder.
 
-Knows no container and no stream.
+Knows nothing about containers or streams.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-import cv2  # before av, else windows hang: see window.py
+import cv2  # import before av, or windows hang: see window.py
 
 # isort: split
 import av
@@ -19,57 +19,58 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from streampose.frames import UNSAID_COLOURS, Colours, Image
 
 USUAL_RATE = Fraction(25)
-"""Frames a second of a source that does not say."""
+"""Frames per second for a source that declares no rate."""
 
 HD_LINES = 720
-"""From here on BT.709, below BT.601: the file says which, and a player that does not look guesses by this very rule."""
+"""Use BT.709 from this height on, and BT.601 below. The file is tagged accordingly. Players that ignore the tag guess
+by the same rule."""
 
 
 @dataclass(frozen=True)
 class _Matrix:
     space: Colorspace
-    """As the converter names it."""
+    """The converter's name for the matrix."""
     tag: int
-    """As H.264 numbers it (ITU-T H.273), of the matrix."""
+    """The matrix number in H.264 (ITU-T H.273)."""
 
 
 _BT709 = _Matrix(Colorspace.ITU709, 1)
 _BT601 = _Matrix(Colorspace.SMPTE170M, 6)
 
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
-"""Without it the conversion darkens the picture by half a level."""
+"""Without ACCURATE_RND the conversion darkens the image by half a level."""
 
 MAX_SIDE = 16384
-"""Pixels: x264's limit."""
+"""Maximum width and height in pixels, the limit of x264."""
 
 
 class Canvas:
-    """Brings every picture to one size and to what H.264 takes: 4:2:0, BT.709 or BT.601 by height, limited range.
-    Primaries and transfer are tagged as the source's.
+    """Converts every image to one size and to H.264's input format: 4:2:0, BT.709 or BT.601 by height, limited range.
+    Primaries and transfer are tagged as in the source.
 
-    An odd width or height grows by one, the last column or row repeated (4:2:0 has only even ones); a picture of
-    another size, or with pixels of another shape, is fitted in with black borders.
+    4:2:0 needs even sizes, so an odd width or height grows by one by repeating the last column or row. An image with
+    another size or pixel aspect ratio is fitted in with black borders.
     """
 
     def __init__(
         self, width: int, height: int, pixel_aspect: Fraction = Fraction(1), colours: Colours = UNSAID_COLOURS
     ) -> None:
-        """Take the size of the first picture, in pixels, their shape and what their values mean.
+        """Store the size of the first image in pixels, its pixel aspect ratio and its colours.
 
-        Raises `ValueError` for a size that x264 does not take.
+        Raises `ValueError` if x264 does not support the size.
         """
         if max(width, height) > MAX_SIDE:
-            raise ValueError(f"{width} x {height} pixels are too many: H.264 takes at most {MAX_SIDE} a side")
+            raise ValueError(f"{width} x {height} pixels are too large: H.264 allows at most {MAX_SIDE} per side")
         self._width, self._height = width, height
         self._pixel_aspect = pixel_aspect
         self._colours = colours
         self.width, self.height = width + width % 2, height + height % 2
-        """What the encoder is given."""
+        """Size of the encoder's frames, in pixels."""
         self._matrix = _BT709 if height >= HD_LINES else _BT601
         self._reformatter = VideoReformatter()
 
     def set_up(self, encoder: VideoCodecContext) -> None:
-        """Tell `encoder`, before it is opened, what its frames will be."""
+        """Set the frame format of `encoder`. Call this before the encoder is opened."""
         encoder.width, encoder.height = self.width, self.height
         encoder.pix_fmt = "yuv420p"
         encoder.sample_aspect_ratio = self._pixel_aspect
@@ -77,7 +78,7 @@ class Canvas:
         encoder.color_primaries, encoder.color_trc = self._colours
 
     def frame(self, picture: Image, pixel_aspect: Fraction) -> av.VideoFrame:
-        """Return the (H, W, 3) uint8 BGR `picture` as a frame for the encoder, without a time."""
+        """Return the (H, W, 3) uint8 BGR `picture` as a frame for the encoder, without a timestamp."""
         if picture.shape[:2] != (self._height, self._width) or pixel_aspect != self._pixel_aspect:
             picture = letterboxed(picture, self._width, self._height, float(pixel_aspect / self._pixel_aspect))
         odd_lines, odd_columns = self._height % 2, self._width % 2
@@ -93,13 +94,14 @@ class Canvas:
 
 
 def frame_rate(fps: float | None) -> Fraction:
-    """Return the rate to name to an encoder; the timestamps say what is shown when."""
+    """Return the frame rate to declare to an encoder. Timestamps, not this rate, determine when a frame is shown."""
     return Fraction(fps).limit_denominator(1001) if fps else USUAL_RATE  # NTSC's rates are n/1001
 
 
 def square_pixels(picture: Image, pixel_aspect: Fraction) -> Image:
-    """Return the (H, W, 3) uint8 BGR `picture` as it is to be shown where every pixel is square: wider or higher, by
-    the shape `pixel_aspect` (width over height) of its own pixels.
+    """Return the (H, W, 3) uint8 BGR `picture` stretched to square pixels.
+
+    It grows in width or height, according to its pixel aspect ratio `pixel_aspect` (width over height).
     """
     if pixel_aspect == 1:
         return picture
@@ -109,8 +111,8 @@ def square_pixels(picture: Image, pixel_aspect: Fraction) -> Image:
 
 
 def letterboxed(picture: Image, width: int, height: int, stretch: float = 1.0) -> Image:
-    """Return the (H, W, 3) uint8 BGR `picture`, made wider by the factor `stretch`, fitted into `width` x `height`
-    pixels, with black borders.
+    """Return the (H, W, 3) uint8 BGR `picture`, widened by `stretch`, then fitted into `width` x `height` pixels with
+    black borders.
     """
     wanted_width = picture.shape[1] * stretch
     scale = min(width / wanted_width, height / picture.shape[0])

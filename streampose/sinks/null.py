@@ -1,4 +1,4 @@
-"""Takes every frame and keeps nothing: for measuring, and for runs whose results the caller wants alone."""
+"""Discards every frame. Use it for measurements, and for runs whose results only the caller needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from streampose.sinks.sink import Sink
 
 
 class NullSink(Sink):
-    """Nowhere; nothing is drawn for it."""
+    """Discards every frame; nothing is drawn for it."""
 
     needs_picture = False
 

@@ -1,4 +1,4 @@
-"""Text to sink: which words, names and endings mean what."""
+"""Maps a text to a sink: the meaning of each keyword, name and suffix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from streampose.sinks.window import Grid, WindowSink
 WINDOW_TITLE = "streampose"
 UNDERSTOOD = (
     "window, null, a video file (.mp4 .m4v .mov .mkv), keypoints (.jsonl, or - for standard output), "
-    "a picture (.jpg .jpeg .png .webp .bmp), a folder of pictures (a name that ends in /), a live stream "
+    "a still (.jpg .jpeg .png .webp .bmp), a folder of stills (a name that ends in /), a live stream "
     f"({' '.join(f'{scheme}://' for scheme in SCHEMES)})"
 )
 
@@ -34,7 +34,7 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
 _SHARED: dict[str, Callable[[int], SharedSink]] = {"window": partial(Grid, WINDOW_TITLE)}
-"""Words whose sinks several sources share: what makes one for so many of them."""
+"""Keywords whose sink is shared by several sources, each with a function that makes the sink for N sources."""
 
 
 def open_sinks(
@@ -45,16 +45,16 @@ def open_sinks(
     overwrite: bool = False,
     segment_s: float | None = None,
 ) -> list[list[Sink]]:
-    """Return the sinks of each source, as `open_sink` does; a target belongs to one of them, or is shared.
+    """Return the sinks of each source, made by `open_sink`. Each target belongs to one source or is shared.
 
     Args:
-        opened: what closes them.
-        sources: those of the run.
-        wanted: what was asked for, for each source.
+        opened: the exit stack that closes the sinks.
+        sources: the sources of the run.
+        wanted: the requested sinks of each source.
         overwrite, segment_s: see `open_sink`.
 
     Raises:
-        UsageError, SinkError: see `open_sink`; two sources of one name, or two sinks with one target.
+        UsageError, SinkError: see `open_sink`; also if two sources have the same name or two sinks the same target.
     """
     several = len(sources) > 1
     taken: set[object] = set()
@@ -78,9 +78,9 @@ def open_sinks(
             return shared[text].of_source(source)
         place = _place(text)
         if text == "-":
-            take(place, text, "standard output takes one sink; write the others to files, such as {source}.jsonl")
+            take(place, text, "only one sink can use standard output; write the others to files, e.g. {source}.jsonl")
         elif place is not None:
-            take(place, text, "two sinks would write there; name each once, with {source} for each source")
+            take(place, text, "two sinks write to this target; give each its own, e.g. with {source} in the name")
         return open_sink(
             text,
             overwrite=overwrite,
@@ -91,30 +91,30 @@ def open_sinks(
 
     found = []
     for source, some in zip(sources, wanted, strict=True):
-        take(("source", source.source_id), source.source_id, "two sources have this name; name them, as NAME=SOURCE")
+        take(("source", source.source_id), source.source_id, "two sources have this name; name them with NAME=SOURCE")
         found.append([opened.enter_context(sink_of(source, sink, is_alone=len(some) == 1)) for sink in some])
     return found
 
 
 def _place(text: str) -> str | None:
-    """Return the one place that a sink's text names; None where several sinks may have the same text."""
+    """Return the unique target that a sink's text names; None if several sinks may have the same text."""
     if text in ("window", "null"):
         return None
     return text if "://" in text or text == "-" else os.path.realpath(text)
 
 
 def fill_in(text: str, source_id: str) -> str:
-    """Return the sink's `text` with `{source}` replaced by `source_id`; `{time}` is left to the recording.
+    """Return the sink's `text` with `{source}` replaced by `source_id`. `SegmentsSink` fills in `{time}`.
 
     Raises:
-        UsageError: another word in braces.
+        UsageError: the text has another word in braces.
     """
     value = quote(source_id, safe="") if _URL.match(text) else source_id
 
     def value_of(field: re.Match[str]) -> str:
         if field[1] not in {"source", "time"}:
             shown = redact_address(text)
-            raise UsageError(f"{shown}: the words in braces are {{source}} and, for video files, {{time}}")
+            raise UsageError(f"{shown}: only {{source}} and, for video files, {{time}} are supported in braces")
         return value if field[1] == "source" else field[0]
 
     return _FIELD.sub(value_of, text)
@@ -129,20 +129,20 @@ def open_sink(
     segment_s: float | None = None,
     give_up_after_s: float | None = None,
 ) -> Sink:
-    """Return the sink that `text` names, checked but not yet opened: nothing on disk is changed.
+    """Return the sink that `text` names, checked but not yet opened. Nothing on disk changes.
 
     Args:
-        text: one of `UNDERSTOOD`; `window`, `null` and `-` are words, so a folder of that name is `./window/`.
-        overwrite: replace what is there instead of refusing.
-        source_path: the file or folder that the run reads, which no sink may replace.
-        window_title: of a window.
-        segment_s: a video file goes on in a new one every so many seconds; of no meaning to other sinks. With it, or
-            with `{time}` in the name, see `SegmentsSink`.
-        give_up_after_s: how long a live stream may lack its first connection, see `PublishSink`.
+        text: one of `UNDERSTOOD`. `window`, `null` and `-` are keywords; write `./window/` for a folder of that name.
+        overwrite: replace existing files instead of refusing.
+        source_path: the file or folder that the run reads; no sink may replace it.
+        window_title: title of a window.
+        segment_s: start a new video file every `segment_s` seconds; other sinks ignore it. A video file with this
+            option, or with `{time}` in its name, is a `SegmentsSink`.
+        give_up_after_s: how long a live stream may wait for its first connection, see `PublishSink`.
 
     Raises:
-        UsageError: nothing of ours, something that exists, or a target that cannot be right.
-        SinkError: a target that the system does not let us write, or no display for a window.
+        UsageError: the text names no known sink, the target exists, or the target is invalid.
+        SinkError: the system refuses access to the target, or a window has no display.
     """
     target = os.fspath(text)
     if target == "null":
@@ -154,11 +154,11 @@ def open_sink(
     if url := _URL.match(target):
         if url[1].lower() not in SCHEMES:
             streams, shown = ", ".join(f"{scheme}://" for scheme in SCHEMES), redact_address(target)
-            raise UsageError(f"cannot write to {shown}: live streams go to {streams}, the rest to files")
+            raise UsageError(f"cannot write to {shown}: a live stream needs {streams}; other outputs are files")
         return PublishSink(target, give_up_after_s=give_up_after_s)
 
     if "://" in target:
-        raise UsageError(f"cannot write to {redact_address(target)}: an address begins with its scheme")
+        raise UsageError(f"cannot write to {redact_address(target)}: an address starts with its scheme")
     path = Path(target)
     suffix = path.suffix.lower()
     if target.endswith(("/", os.sep)):
@@ -166,7 +166,7 @@ def open_sink(
     if suffix in VIDEO_FORMATS and (segment_s is not None or "{time}" in target):
         return SegmentsSink(path, segment_s=segment_s)
     if "{time}" in target:
-        raise UsageError(f"{target}: {{time}} is for the names of video files ({' '.join(VIDEO_FORMATS)})")
+        raise UsageError(f"{target}: {{time}} works only in names of video files ({' '.join(VIDEO_FORMATS)})")
     if suffix in VIDEO_FORMATS:
         return VideoFileSink(path, overwrite=overwrite, source_path=source_path)
     if suffix == ".jsonl":
@@ -175,4 +175,4 @@ def open_sink(
         return PictureSink(path, overwrite=overwrite, source_path=source_path)
     if target and os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         return PicturesSink(path, overwrite=overwrite, source_path=source_path)
-    raise UsageError(f"do not know what to write to {target!r}: understood are {UNDERSTOOD}")
+    raise UsageError(f"unknown output {target!r}: give {UNDERSTOOD}")

@@ -1,4 +1,4 @@
-"""People as JSON Lines: a header, then a line a frame, whole lines only; docs/formats.md describes the format."""
+"""Writes people as JSON Lines: a header, then one line per frame. docs/formats.md describes the format."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from streampose.sinks.sink import Sink
 from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle
 
 FORMAT = 1
-"""Grows when a reader of the format would have to change; new keys alone do not count."""
+"""Format version. It increases when readers have to change; new keys alone do not increase it."""
 
 PIXEL_DECIMALS = 2
-"""A hundredth of a pixel: finer than any network's error."""
+"""0.01 pixel is finer than the error of any network."""
 SCORE_DECIMALS = 4
 
 
 class KeypointsSink(Sink):
     """A `.jsonl` file, or standard output.
 
-    Each line is handed to the system whole, by one write on an unbuffered descriptor, so a killed run leaves whole
-    lines; where a disk is full the file, or standard output that is one, is cut back to its last whole line. The file
-    begins with its first frame: a run without frames leaves no file, and leaves an older one as it was.
+    Each line is written with one call on an unbuffered descriptor, so a killed run leaves only complete lines. If the
+    disk is full, the file (or the file that standard output is redirected to) is truncated to its last complete line.
+    The file is created with the first frame: a run without frames creates no file and leaves an existing one unchanged.
     """
 
     needs_picture = False
 
     def __init__(self, path: Path | None, *, overwrite: bool = False, source_path: str | None = None) -> None:
-        """Check `path`; None is standard output. Raises `UsageError` and `SinkError`."""
+        """Check `path`; None means standard output. Raises `UsageError` and `SinkError`."""
         super().__init__("standard output" if path is None else name_of(path))
         if path is not None:
             check_file(path, overwrite=overwrite, source_path=source_path)
@@ -59,7 +59,7 @@ class KeypointsSink(Sink):
         self._run = run
 
     def write(self, result: Result) -> bool | None:
-        """Append one frame's line; False when the reader of standard output has gone. Raises `SinkError`."""
+        """Append one frame's line. Return False if the reader of standard output is gone. Raises `SinkError`."""
         if self._run is None:
             raise SinkError(f"{self.text} is not open")
         try:
@@ -87,7 +87,7 @@ class KeypointsSink(Sink):
                 settle(self._path)
 
     def summary(self) -> str | None:
-        """Name, frames and size; None before the first frame."""
+        """Return name, number of frames and size; None before the first frame."""
         if not self._frames:
             return None
         return frames_and_size(self.text, self._frames, self._size_bytes, broken_off=self._failed)
@@ -111,7 +111,7 @@ class KeypointsSink(Sink):
         self._size_bytes += len(line)
 
     def _take_back(self, count: int) -> None:
-        """Cut the last `count` bytes off a file, where they are still its end: standard output is shared."""
+        """Cut the last `count` bytes off a file, if no other process has appended to it (standard output is shared)."""
         assert self._fd is not None
         status = os.fstat(self._fd)
         if count and stat.S_ISREG(status.st_mode):
@@ -122,7 +122,7 @@ class KeypointsSink(Sink):
 
 
 def header(run: RunInfo) -> dict[str, Any]:
-    """Return the first line: which program, source, skeleton and networks the frames that follow are from."""
+    """Return the first line: the program version, source, skeleton and networks of the frames that follow."""
     return {
         "streampose": __version__,
         "format": FORMAT,
@@ -163,7 +163,7 @@ def _people(people: People) -> list[dict[str, Any]]:
 
 
 def _rounded(values: npt.NDArray[np.float32], decimals: int) -> Any:
-    """Nested lists of Python floats; what is not finite becomes None, because JSON has no word for it."""
+    """Return nested lists of Python floats. Non-finite values become None, because JSON cannot represent them."""
     rounded = np.round(values.astype(np.float64), decimals)
     finite = np.isfinite(rounded)
     if finite.all():
@@ -180,10 +180,10 @@ def _number(value: float) -> float | None:
 def read_poses(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
     """Return the header of a poses file and an iterator over its frames, each as in docs/formats.md.
 
-    A last line without its end, as a copy made during a run may have, is left out.
+    An incomplete last line is skipped; a copy made during a run may have one.
 
     Raises:
-        UsageError: not a poses file, or one of a later format; while iterating, a damaged line.
+        UsageError: the file is not a poses file or has another format version; while iterating, a line is damaged.
     """
     name = name_of(path)
     try:
@@ -195,9 +195,9 @@ def read_poses(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Iterator[d
         head = json.loads(first)
         version = head["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{name} is not a poses file: its first line is no header") from error
+        raise UsageError(f"{name} is not a poses file: its first line is not a header") from error
     if version != FORMAT:
-        raise UsageError(f"{name} has format {version!r}: this version of streampose reads {FORMAT}")
+        raise UsageError(f"{name} has format {version!r}: this version of streampose reads format {FORMAT}")
     return head, _frames(Path(path), name)
 
 
@@ -209,4 +209,4 @@ def _frames(path: Path, name: str) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise UsageError(f"{name} is damaged in line {number}: {describe(error)}") from error
+                raise UsageError(f"{name} is damaged at line {number}: {describe(error)}") from error

@@ -1,6 +1,6 @@
-"""Drawn frames as a live H.264 stream to an RTMP or RTSP server, for as long as the run lives.
+"""Publishes drawn frames as a live H.264 stream to an RTMP or RTSP server for the duration of the run.
 
-Knows when a frame is due and what is sent while there is none; the connection is in `uplink`.
+Decides when a frame is sent and what is sent while no frame arrives. `uplink` owns the connection.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fractions import Fraction
 from math import inf
 from statistics import median
 
-import cv2  # before av, else windows hang: see window.py
+import cv2  # import before av, or windows hang: see window.py
 
 # isort: split
 import numpy as np
@@ -28,45 +28,45 @@ from streampose.sinks.uplink import Uplink
 log = logging.getLogger("streampose")
 
 SCHEMES = {"rtmp": "flv", "rtmps": "flv", "rtsp": "rtsp"}
-"""What an address begins with -> FFmpeg's name of the format."""
+"""Address scheme -> FFmpeg's format name."""
 
 NO_SIGNAL_AFTER_S = 2.0
-"""Without a frame for so long, or for three of a slow source, the picture is marked."""
+"""Mark the last frame after this long without a new one, or after three frame intervals of a slow source."""
 _JUMP_S = 1.0
-"""A source's clock may run ahead of ours by so much (a burst after a stall); what is more is a new clock."""
+"""A source's clock may run ahead of ours by up to this (a burst after a stall). A larger jump means a new clock."""
 _LOOK_EVERY_S = 0.02
 
 
 class PublishSink(Sink):
-    """A stream that goes on whatever happens to the server and to the source.
+    """A live stream that survives failures of the server and of the source.
 
-    H.264, 4:2:0, no B-frames, a keyframe every `KEYFRAME_EVERY_S`, in the size of the first frame; later ones are
-    fitted into it. RTSP goes over TCP. A live source is sent as it comes, a recording at its own pace, from the moment
-    the server takes it.
+    The stream is H.264, 4:2:0, without B-frames, with a keyframe every `KEYFRAME_EVERY_S`. Its size is that of the
+    first frame; later frames are fitted into it. RTSP uses TCP. Frames of a live source are sent as they arrive. A
+    recording is sent at its own pace, starting when the server accepts the stream.
 
-    While there is no connection frames are dropped and counted, and a new one is tried for ever; it begins with a
-    keyframe, and its times go on from those before. While a source is away its last picture is sent with a "no signal"
-    mark. Nothing is sent before the first frame.
+    While there is no connection, frames are dropped and counted, and the connection is retried indefinitely. A new
+    connection starts with a keyframe and continues the previous timestamps. While a source is unavailable, its last
+    frame is sent with a "no signal" mark. Nothing is sent before the first frame.
     """
 
     idle_every_s = 0.5
 
     def __init__(self, url: str, *, give_up_after_s: float | None = None) -> None:
-        """Check `url`; the first frame connects.
+        """Check `url`. The sink connects with the first frame.
 
         Args:
-            url: an address of one of `SCHEMES`; its user name, password and key appear nowhere but on the network.
-            give_up_after_s: how long the first connection may be missing before a failure is raised as `SinkError`; 0:
-                the first failure is; None: none is.
+            url: an address with one of `SCHEMES`. Its user name, password and key appear only on the network.
+            give_up_after_s: how long the first connection is retried before a failure raises `SinkError`. With 0, the
+                first failure raises; with None, no failure raises.
 
         Raises:
-            UsageError: not such an address.
+            UsageError: the address is invalid.
         """
         super().__init__(redact_address(url))
         scheme, _, rest = url.partition("://")
         if scheme.lower() not in SCHEMES or not rest.strip("/"):
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise UsageError(f"cannot publish to {self.text}: an address begins with {known} and a host")
+            raise UsageError(f"cannot publish to {self.text}: an address starts with {known} and a host")
         self._interrupted = threading.Event()
         self._uplink = Uplink(
             self.text, for_ffmpeg(scheme, rest), SCHEMES[scheme.lower()], give_up_after_s, self._interrupted
@@ -79,20 +79,20 @@ class PublishSink(Sink):
         self._written_at_s = 0.0
         self._written_pts_s: float | None = None
         self._intervals_s: deque[float] = deque(maxlen=5)
-        """Between the latest frames."""
+        """Intervals between the latest frames."""
         self._pixel_aspect = Fraction(1)
         self._published = self._dropped = self._repeated = 0
 
     def open(self, run: RunInfo) -> None:
-        """Start the child process, which takes a tenth of a second until it can connect."""
+        """Start the child process. It needs 0.1 s before it can connect."""
         self._run = run
         self._uplink.start()
 
     def write(self, result: Result) -> None:
         """Send one frame, or drop it while there is no connection. Raises `SinkError`.
 
-        Waits for the frame's time (recordings), for the first connection's success or failure (recordings), and up to
-        `publisher.STALL_AFTER_S` for a server that does not take what it is sent.
+        For a recording, this waits until the first connection succeeds or fails, and until the frame is due. For any
+        source, it waits up to `publisher.STALL_AFTER_S` for a server that accepts no data.
         """
         if self._run is None:
             raise SinkError(f"{self.text} is not open")
@@ -119,7 +119,7 @@ class PublishSink(Sink):
             self._dropped += 1
 
     def idle(self) -> None:
-        """Send the last picture again, marked when its source is away. Raises `SinkError`."""
+        """Send the last frame again, marked if its source is unavailable. Raises `SinkError`."""
         if self._run is None or self._last is None:
             return
         picture = self._last
@@ -131,12 +131,14 @@ class PublishSink(Sink):
             self._repeated += 1
 
     def interrupt(self) -> None:
-        """Wait for no frame's time any more, and for the server only briefly."""
+        """Stop waiting for frame times, and wait only briefly for the server."""
         self._interrupted.set()
 
     def status(self) -> dict[str, int | float | str]:
-        """Return the `state` in words, how many `connections` there were, how many of the frames written were
-        `published` (handed to a connection) and how many `dropped`, and how many pictures were `repeated` besides.
+        """Return the `state` in words and four counts.
+
+        `connections` counts connections. `published` and `dropped` count the written frames that were handed to a
+        connection or discarded. `repeated` counts the additional frames sent while no frame arrived.
         """
         return {
             "state": self._uplink.state,
@@ -147,30 +149,30 @@ class PublishSink(Sink):
         }
 
     def close(self) -> None:
-        """Let the server take the last frames, for `FINISH_WITHIN_S` at most, and end the child."""
+        """Give the server up to `FINISH_WITHIN_S` to receive the last frames, then end the child process."""
         self._run = None
         self._uplink.close()
 
     def summary(self) -> str | None:
-        """How many frames went where; None before the first."""
+        """Return the target and its frame counts; None before the first frame."""
         if self._canvas is None:
             return None
         dropped = f", {self._dropped} dropped without a connection" if self._dropped else ""
         return f"{self.text}: {self._published} frames published{dropped}"
 
     def _no_signal_after_s(self) -> float:
-        # The median: an outage among them is no interval of the source's. A live source does not tell its rate.
+        # Measure the interval, because a live source may not declare its rate. The median ignores a single outage.
         return max(NO_SIGNAL_AFTER_S, 3 * median(self._intervals_s) if self._intervals_s else 0.0)
 
     def _wait_for(self, pts_s: float) -> None:
         if self._written_pts_s is not None:
-            # A late frame does not make those behind it early: the pace is never above the recording's.
+            # Count from the previous frame, so that frames after a late one are never sent faster than recorded.
             self.resumed_at_s = inf
             self._interrupted.wait(max(0.0, self._written_at_s + pts_s - self._written_pts_s - time.monotonic()))
             self.resumed_at_s = time.monotonic()
 
     def _send(self, picture: Image, pts_s: float | None) -> bool:
-        """Return whether the picture was handed to a connection; without `pts_s` its time is now."""
+        """Send the frame and return whether a connection accepted it. If `pts_s` is None, its time is now."""
         if not self._connected():
             return False
         return self._uplink.send(picture, self._pixel_aspect, self._timeline.at(pts_s, time.monotonic()))
@@ -182,17 +184,18 @@ class PublishSink(Sink):
 
 
 class Timeline:
-    """The stream's own clock in ms: it follows the source's, never stands still and never jumps."""
+    """The stream's clock in ms. It follows the source's clock, always advances and never jumps."""
 
     def __init__(self) -> None:
         self._last_ms: int | None = None
         self._last_s = 0.0
         self._start_s = 0.0
-        """The source's time at 0 ms."""
+        """The source's time at stream time 0 ms."""
 
     def at(self, pts_s: float | None, now_s: float) -> int:
-        """Return the stream's time of a frame of the source's `pts_s`, or of one made up (None), sent at `now_s` of
-        `time.monotonic()`.
+        """Return the stream time of a frame that is sent at `now_s` of `time.monotonic()`.
+
+        `pts_s` is the frame's source time, or None for a repeated frame.
         """
         if self._last_ms is None:
             at_ms, self._start_s = 0, pts_s or 0.0

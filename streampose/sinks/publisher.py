@@ -1,11 +1,11 @@
-"""The child process behind `publish.py`: owns one network connection and nothing else.
+"""The child process of `publish.py`. It owns one network connection and nothing else.
 
-PyAV holds the interpreter lock while it opens and closes a network output and has no time limit for it. Here that hurts
-nobody: every call to the network runs under an alarm that ends this process, whatever FFmpeg is waiting for.
+PyAV holds the interpreter lock while it opens or closes a network output, and offers no timeout for these calls. In a
+child process this is harmless: each network call runs under an alarm that ends the process, whatever FFmpeg waits for.
 
-Runs as a script, so that it loads PyAV but not the rest of the package. Standard input carries messages (see
-`HEADER`): addresses to try (`START`) until one answers, then H.264 packets until the end of the input, which also comes
-when the parent dies. Standard output carries one JSON line for every try and one for a lost connection.
+It runs as a script, so it loads PyAV but not the rest of the package. Standard input carries messages (see `HEADER`):
+addresses to try (`START`) until one connects, then H.264 packets until the input ends. The input also ends if the
+parent dies. Standard output carries one JSON line for each attempt and one for a lost connection.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 HEADER = struct.Struct("!cqI")
-"""Of a message: its kind, for packets the time in `TIME_BASE`, the number of bytes that follow."""
+"""Message header: kind, timestamp in `TIME_BASE` (packets only), and number of bytes that follow."""
 START, KEYFRAME, PACKET = b"S", b"K", b"P"
-"""A `START` holds JSON: `url`, `format`, `width`, `height`, `extradata` (hexadecimal)."""
+"""A `START` message holds JSON: `url`, `format`, `width`, `height`, `extradata` (hexadecimal)."""
 TIME_BASE = Fraction(1, 1000)
-"""FLV has no finer one."""
+"""The finest resolution of FLV."""
 
 CONNECT_WITHIN_S = 6.0
-"""FFmpeg itself gives a TCP connection 5 s, but the handshakes behind it no limit at all."""
+"""Timeout of one connection attempt. FFmpeg limits the TCP connection to 5 s, but not the handshakes that follow."""
 STALL_AFTER_S = 3.0
-"""A server that has taken nothing for so long hangs; the pause of an overloaded one is shorter."""
+"""A server that accepts no data for this long is considered hung. Overloaded servers pause for less."""
 UNSENT_BYTES = 128 * 1024
-"""What may wait in the system to be sent (the system doubles it): a second of 720p. Left to itself it grows to
-megabytes: half a minute of old pictures on a line that is too slow, and a hang that long unnoticed."""
+"""Size of the socket's send buffer (the system doubles it): 1 s of 720p. The default grows to megabytes: on a slow line
+the viewer would then see frames half a minute old, and a hung server would go unnoticed for as long."""
 
 _EXPLAINED = re.compile(r"Server error: .+|Failed to resolve hostname .+")
-"""What FFmpeg tells its log where its error says no more than "Input/output error"; never a line with the address."""
+"""FFmpeg log lines that give the reason when its error is only "Input/output error". None contains the address."""
 
 _OPTIONS = {"flv": {"flvflags": "no_duration_filesize"}, "rtsp": {"rtsp_transport": "tcp"}}
 
 
 def main() -> None:
-    """Serve standard input to its end."""
+    """Process messages from standard input until it ends."""
     av.logging.set_level(av.logging.ERROR)
     messages = _messages(sys.stdin.buffer)
     output: _Output | None = None
@@ -66,11 +66,11 @@ def main() -> None:
 
 
 class _Output:
-    """A connection that is open."""
+    """An open connection."""
 
     def __init__(self, url: str, format: str, width: int, height: int, extradata: str) -> None:
         self.container: OutputContainer = av.open(url, "w", format=format, options=_OPTIONS[format])
-        # A template is the only way to give PyAV a stream's extradata without an encoder.
+        # Without an encoder, a template is the only way to pass a stream's extradata to PyAV.
         template = av.open(io.BytesIO(bytes.fromhex(extradata)), format="h264")
         self.stream: VideoStream = self.container.add_stream_from_template(template.streams.video[0])
         self.stream.width, self.stream.height = width, height
@@ -78,9 +78,9 @@ class _Output:
         for connection in _sockets():
             with connection:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES)
-                # Without it a picture's last bytes wait for the answer to the first, up to 40 ms.
+                # Otherwise a frame's last bytes wait up to 40 ms for the acknowledgement of its first bytes.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # For the pulled cable: bytes that nobody acknowledges. macOS has no such option.
+                # Detects unacknowledged data, for example after a cable is unplugged. macOS lacks this option.
                 if hasattr(socket, "TCP_USER_TIMEOUT"):
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_AFTER_S * 1000))
 
@@ -114,7 +114,7 @@ def _send(output: _Output, kind: bytes, at: int, data: bytes) -> bool:
 
 
 def _say(error: Exception | None, explained: str | None = None) -> None:
-    """Report a connection (None) or why there is none: never the error's own text, which holds the address."""
+    """Report a connection (`error` is None) or the reason for a failure. Omit the error's text: it has the address."""
     answer: dict[str, Any] = {"connected": error is None}
     if error is not None:
         answer["reason"] = explained or getattr(error, "strerror", None) or type(error).__name__
@@ -125,8 +125,9 @@ def _say(error: Exception | None, explained: str | None = None) -> None:
 
 @contextlib.contextmanager
 def _alarm(within_s: float) -> Iterator[None]:
-    """End this process by SIGALRM when the block takes longer: by the system, as Python's own handlers wait for the
-    interpreter lock.
+    """End this process by SIGALRM if the block takes longer than `within_s` seconds.
+
+    The system's default action is used, because a Python signal handler would wait for the interpreter lock.
     """
     signal.setitimer(signal.ITIMER_REAL, within_s)
     try:
@@ -136,7 +137,7 @@ def _alarm(within_s: float) -> Iterator[None]:
 
 
 def _sockets() -> Iterator[socket.socket]:
-    """Duplicates of this process's internet sockets: PyAV does not show those of FFmpeg."""
+    """Yield duplicates of this process's internet sockets, because PyAV does not expose FFmpeg's sockets."""
     for descriptor in range(3, 64):
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
@@ -150,7 +151,7 @@ def _messages(stream: BinaryIO) -> Iterator[tuple[bytes, int, bytes]]:
         kind, at, size = HEADER.unpack(header)
         data = stream.read(size)
         if len(data) < size:
-            return  # the parent died in the middle of it
+            return  # the parent died while writing it
         yield kind, at, data
 
 

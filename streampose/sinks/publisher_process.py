@@ -1,4 +1,4 @@
-"""The child process that publishes, from the side of the program: what it is sent and what it answers."""
+"""The parent's side of the publishing child process: sends messages to it and reads its answers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from streampose.errors import describe
 from streampose.sinks import publisher
 
 FINISH_WITHIN_S = 2.0
-"""What a server is given to take the last frames."""
+"""Time limit for a server to receive the last frames."""
 _LOOK_EVERY_S = 0.02
 _PIPE_WITHIN_S = publisher.STALL_AFTER_S + 1.0
-"""The child ends by itself before; this is for a child that does not run."""
+"""Timeout for a child that does not run. A running child ends by itself earlier."""
 _NOBODY_THERE = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT}
 _END_OF_FILE = 541478725
-"""FFmpeg's number (AVERROR_EOF)."""
+"""FFmpeg's error number AVERROR_EOF."""
 _UNSAID = {errno.EIO, errno.ECONNRESET, errno.EPIPE, _END_OF_FILE}
 
 
 class Lost(Exception):
-    """There is no connection; the text says why, without the address."""
+    """The connection failed or was lost. The text gives the reason without the address."""
 
     def __init__(self, reason: str, *, was_refused: bool = False) -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class Lost(Exception):
 
 
 class PublisherProcess:
-    """The process of `publisher.py`; the address goes to its standard input, where nobody can look."""
+    """The process of `publisher.py`. It receives the address on standard input, which other users cannot read."""
 
     def __init__(self) -> None:
         """Start it. Raises `OSError`."""
@@ -46,7 +46,7 @@ class PublisherProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            process_group=0,  # Ctrl-C is for the parent, which ends it when the last frames are sent
+            process_group=0,  # Ctrl-C reaches only the parent, which ends the child after the last frames
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -57,17 +57,17 @@ class PublisherProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it can be told another address."""
+        """Whether the process can take another address."""
         return self._process.poll() is None
 
     def connect(self, url: str, format: str, size: tuple[int, int], extradata: bytes, cut: threading.Event) -> None:
-        """Tell it to try an address, for frames of `size` (width, height). Raises `Lost`."""
+        """Ask the process to connect to an address, for frames of `size` (width, height). Raises `Lost`."""
         address = {"url": url, "format": format, "extradata": extradata.hex()}
         data = json.dumps(address | {"width": size[0], "height": size[1]}).encode()
         self.send(publisher.START, 0, data, cut)
 
     def send(self, kind: bytes, at_ms: int, data: bytes, cut: threading.Event) -> None:
-        """Hand a message over, waiting while the pipe is full, not for long after `cut` is set. Raises `Lost`."""
+        """Send a message. Wait while the pipe is full, but only briefly once `cut` is set. Raises `Lost`."""
         left = memoryview(publisher.HEADER.pack(kind, at_ms, len(data)) + data)
         began_s = time.monotonic()
         room = select.poll()
@@ -78,15 +78,18 @@ class PublisherProcess:
             except BlockingIOError:
                 waited_s = time.monotonic() - began_s
                 if waited_s > (FINISH_WITHIN_S if cut.is_set() else _PIPE_WITHIN_S):
-                    raise Lost(f"the server has taken nothing for {waited_s:.0f} s") from None
+                    raise Lost(f"the server accepted no data for {waited_s:.0f} s") from None
                 room.poll(_LOOK_EVERY_S * 1000)
             except BrokenPipeError as error:
-                while self.heard(wait_s=1.0):  # up to the reason
+                while self.heard(wait_s=1.0):  # read until the answer that gives the reason
                     pass
                 raise Lost(describe(error)) from None
 
     def heard(self, wait_s: float = 0.0) -> bool:
-        """Return whether it is connected, by its latest answer. Raises `Lost` when it says why not, or ended."""
+        """Read pending answers and return whether the process is connected.
+
+        Raises `Lost` if it reports a failure or has ended.
+        """
         ready = select.poll()
         ready.register(self._answers, select.POLLIN)
         if ready.poll(wait_s * 1000):
@@ -102,7 +105,7 @@ class PublisherProcess:
         return self.connected
 
     def close(self, within_s: float) -> None:
-        """Let it finish within this time, then kill it; leaves nothing behind."""
+        """Give the process `within_s` seconds to finish, then kill it. No process is left behind."""
         with suppress(OSError):
             self._messages.close()
         if within_s:
@@ -115,7 +118,7 @@ class PublisherProcess:
     def _ended(self) -> Lost:
         code = self._process.wait()
         if code == -signal.SIGALRM:
-            taken = f"has taken nothing for {publisher.STALL_AFTER_S:g} s"
+            taken = f"accepted no data for {publisher.STALL_AFTER_S:g} s"
             return Lost(f"the server {taken if self.connected else 'does not answer'}")
         return Lost(f"the publishing process ended ({code})")
 
@@ -123,7 +126,7 @@ class PublisherProcess:
 def lost(reason: str, number: int | None, was_connected: bool) -> Lost:
     reason = reason[:1].lower() + reason[1:]
     if was_connected:
-        return Lost(f"the connection is lost ({reason})")
+        return Lost(f"connection lost ({reason})")
     if number in _UNSAID and not reason.startswith("failed to resolve"):
-        reason = "the server closed the connection: is the name or the key of the stream right?"
+        reason = "the server closed the connection: check the name and the key of the stream"
     return Lost(reason, was_refused=number not in _NOBODY_THERE)

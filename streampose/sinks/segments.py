@@ -1,4 +1,4 @@
-"""A recording without an end, in files of a bounded length. Knows names and cuts, nothing of video."""
+"""Endless recording into files of limited length. Knows file names and cut times, and nothing about video."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from streampose.sinks.video import VideoFileSink
 log = logging.getLogger("streampose")
 
 TIME_FORMAT = "%Y%m%d-%H%M%S"
-"""Of `{time}`, in UTC: names sort by time, and no hour comes twice in autumn."""
+"""Format of `{time}`, in UTC. Names sort by time, and no hour repeats when daylight saving time ends."""
 
 _ROUNDING = 1e-6
-"""Times are floats: 1.2 s is the third multiple of 0.4 s, though 1.2 / 0.4 is below 3."""
+"""Tolerance for float times: 1.2 s is the third multiple of 0.4 s, although 1.2 / 0.4 is below 3 in floats."""
 
 
 class SegmentsSink(Sink):
-    """Video files that follow each other without losing a frame, each playable by itself, from time 0 on.
+    """Consecutive video files without a lost frame. Each file starts at time 0 and plays by itself.
 
-    In their names `{source}` is the source's id and `{time}` the time of the machine's clock, in UTC, at the file's
-    first frame. A file that exists is never replaced: the new one gets a number, `-2` and so on. Sound is not copied.
-    A killed run loses the last seconds of the last file; see `VideoFileSink`.
+    In the file names, `{source}` is the source's ID and `{time}` is the machine's clock time in UTC at the file's first
+    frame. Existing files are never replaced: a new file gets a number such as `-2`. Sound is not copied. A killed run
+    loses the last seconds of the last file, see `VideoFileSink`.
     """
 
     def __init__(self, template: Path, *, segment_s: float | None = None) -> None:
-        """Check `template`, whose ending is one of `VIDEO_FORMATS`.
+        """Check `template`, whose suffix is one of `VIDEO_FORMATS`.
 
         Args:
-            template: the files' path.
-            segment_s: a new file begins with the first frame at or behind each multiple of so many seconds since the
-                first one; None: one file holds all.
+            template: path of the files.
+            segment_s: segment length in seconds. A new file starts with the first frame at or after each multiple of
+                this length, counted from the first frame. None writes a single file.
 
         Raises:
-            UsageError, SinkError: no file can come there.
+            UsageError, SinkError: no file can be written at this path.
         """
         super().__init__(name_of(template))
         if segment_s is not None and not (math.isfinite(segment_s) and segment_s > 0):
-            raise UsageError(f"a segment of {segment_s:g} s: give a number of seconds above 0")
+            raise UsageError(f"invalid segment length {segment_s:g} s: give a number of seconds above 0")
         check_folder(template.parent, self.text)
         self._template = str(template)
         self._segment_s = segment_s
@@ -55,7 +55,7 @@ class SegmentsSink(Sink):
         self._first_pts_s: float | None = None
         self._start_pts_s = 0.0
         self._number = 0
-        """Of the present segment, in multiples of `segment_s`: those without a frame have no file."""
+        """Number of the current segment, in multiples of `segment_s`. A segment without a frame has no file."""
         self._segments = 0
         self._frames = 0
         self._size_bytes = 0
@@ -64,12 +64,12 @@ class SegmentsSink(Sink):
         """Create the folder. Raises `SinkError`."""
         self._template = self._template.replace("{source}", run.source.source_id)
         if run.source.has_sound:
-            log.warning("%s: the segments go without sound", self.text)
+            log.warning("%s: segments are written without sound", self.text)
         self._run = replace(run, source=replace(run.source, path=None, has_sound=False))
         make_folder(self._path_at(datetime.now(UTC)).parent, self.text)
 
     def write(self, result: Result) -> None:
-        """Encode one frame, into a new file where its time has come. Raises `SinkError`."""
+        """Encode one frame, into a new file if a new segment starts. Raises `SinkError`."""
         pts_s = result.frame.pts_s
         number = self._number_of(pts_s)
         if self._file is None or number != self._number:
@@ -85,11 +85,11 @@ class SegmentsSink(Sink):
         self._finish_file()
 
     def status(self) -> dict[str, int | float | str]:
-        """Return the number of `segments` begun, and the `file` of the present one."""
+        """Return the number of `segments` started and the current `file`."""
         return {"segments": self._segments, "file": name_of(self._path) if self._segments else ""}
 
     def summary(self) -> str | None:
-        """Folder, files, frames and size; None before the first frame."""
+        """Return folder, number of files and frames, and size; None before the first frame."""
         if not self._segments:
             return None
         files = f"{self._segments} {'segment' if self._segments == 1 else 'segments'}"
@@ -108,7 +108,7 @@ class SegmentsSink(Sink):
         while path.exists():
             path = first.with_name(f"{first.stem}-{next(numbers)}{first.suffix}")
         self._file, self._path, self._start_pts_s = VideoFileSink(path), path, pts_s
-        if self._run is not None:  # else the file says that it is not open
+        if self._run is not None:  # otherwise the file's `write` reports that it is not open
             self._file.open(self._run)
         self._segments += 1
 

@@ -1,7 +1,7 @@
-"""Text to sink, and the promise that every sink keeps.
+"""The sink interface.
 
-A sink is told about the run once (`open`), is given every finished frame in order (`write`) and is closed once or more
-(`close`). It knows nothing of the pipeline, of threads or of its siblings.
+A sink is opened once for the run (`open`), receives every finished frame in order (`write`) and is closed at least once
+(`close`). It knows nothing about the pipeline, threads or other sinks.
 """
 
 from __future__ import annotations
@@ -13,64 +13,69 @@ from streampose.frames import Result, RunInfo, SourceInfo
 
 
 class Sink(ABC):
-    """Where finished frames go.
+    """A destination for finished frames.
 
-    The constructor checks what can be checked without a frame (an existing file, a missing folder, no display) and
-    changes nothing on disk, so that a run which fails before its first frame leaves everything as it was.
+    The constructor checks everything that needs no frame (an existing file, a missing folder, no display). It changes
+    nothing on disk, so a run that fails before its first frame leaves all files unchanged.
     """
 
     needs_picture: bool = True
-    """Whether `write` reads `Result.picture`; when no sink does, nothing is drawn."""
+    """Whether `write` reads `Result.picture`. If no sink does, nothing is drawn."""
     on_main_thread: bool = False
-    """Whether every call has to come from the thread that runs the program (windows)."""
+    """Whether every call must come from the main thread (windows)."""
     quits_run: bool = False
-    """Whether the user's wish for no more here (False from `write`) ends the whole run, as a window's `q` does."""
+    """Whether False from `write` ends the whole run, as `q` in a window does."""
     resumed_at_s: float = 0.0
-    """`time.monotonic()` when a `write` last stopped waiting for its frame's time, `inf` while it waits: a sink that
-    waits on purpose is not taken for one that hangs."""
+    """`time.monotonic()` at which `write` last stopped waiting until its frame was due; `inf` while it waits. This
+    distinguishes a sink that waits on purpose from one that hangs."""
     idle_every_s: float | None = None
-    """When no frame has come for so long, `idle` is called, again and again; None: never. Sinks on the main thread are
-    called several times a second."""
+    """Call `idle` each time no frame has arrived for this many seconds; None never calls it. For a sink on the main
+    thread, `idle` is called several times per second."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        """What the user asked for, credentials redacted; names the sink in messages."""
+        """The sink as the user wrote it, with credentials redacted. It names the sink in messages."""
 
     @abstractmethod
     def open(self, run: RunInfo) -> None:
-        """Prepare for the frames of `run`; called once, before the first `write`. Raises `SinkError`."""
+        """Prepare for the frames of `run`. Called once, before the first `write`. Raises `SinkError`."""
 
     @abstractmethod
     def write(self, result: Result) -> bool | None:
-        """Take one frame. Return False when nobody wants more here (a window's `q`, a pipe whose reader has gone): an
-        end, not an error. Raises `SinkError`.
+        """Consume one frame. Raises `SinkError`.
+
+        Return False if no more frames are wanted (`q` in a window, a pipe whose reader is gone). This is an end, not an
+        error.
         """
 
     def interrupt(self) -> None:  # noqa: B027 - most sinks never wait
-        """Let a `write` that waits (for a picture's time, for a key) come back soon; called from any thread or a
-        signal.
+        """Make a waiting `write` (for a frame's time, for a key) return soon. Called from any thread or a signal
+        handler.
         """
 
     def idle(self) -> bool | None:
-        """Do what has to be done while no frame comes, such as keeping a connection alive; the result is that of
-        `write`. Raises `SinkError`.
+        """Do the work needed while no frame arrives, such as keeping a connection alive. Raises `SinkError`.
+
+        Returns the same values as `write`.
         """
         return None
 
     def status(self) -> dict[str, int | float | str]:
-        """Return what there is to tell of the sink itself: JSON values by name; `dropped` counts the frames among those
-        written that went nowhere, for lack of a connection. Called from any thread.
+        """Return the sink's own status as JSON values by name. Called from any thread.
+
+        `dropped` counts written frames that were discarded because there was no connection.
         """
         return {}
 
     @abstractmethod
     def close(self) -> None:
-        """Finish what was written; safe twice, after a failed `open` or `write`, and without `open`. Raises
-        `SinkError`.
+        """Finish the output. Raises `SinkError`.
+
+        Safe to call twice, after a failed `open` or `write`, and without `open`.
         """
 
     def summary(self) -> str | None:
-        """Return where the output lies, as one line for the closing table; None when there is nothing to say."""
+        """Return one line for the closing table that names the output; None if there is no output."""
         return None
 
     def __enter__(self) -> Sink:
@@ -83,8 +88,8 @@ class Sink(ABC):
 
 
 class SharedSink(ABC):
-    """One target for several sources, such as a window with a cell for each: every source gets a sink of its own."""
+    """One target for several sources, such as a window with one cell per source. Each source gets its own sink."""
 
     @abstractmethod
     def of_source(self, source: SourceInfo) -> Sink:
-        """Return the sink of one source; called once for each, before anything is written. Raises `SinkError`."""
+        """Return the sink of one source. Called once per source, before the first `write`. Raises `SinkError`."""

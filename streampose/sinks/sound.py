@@ -1,4 +1,4 @@
-"""The sound of a recording, copied packet by packet into another container. Nothing is decoded."""
+"""Copies the sound of a recording packet by packet into another container, without decoding."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ from streampose.sources.source import Reading
 log = logging.getLogger("streampose")
 
 CUT_AFTER_S = 1.0
-"""When the recording's pictures go on for longer than this behind the last written one, the run was left early."""
+"""If the recording's video continues for longer than this after the last written frame, the run was stopped early."""
 
 SILENT_AFTER_S = 60.0
-"""A track without a packet in so many seconds is left out: MP4 keeps all packets in memory until each track has one."""
+"""Omit a track that has no packet within this time: MP4 keeps all packets in memory until each track has one."""
 
 
 _JUMP_S = 1
-"""Time that goes back by more is another recording's, joined behind the first; as for the pictures."""
+"""A larger backward jump in time starts the next of several joined recordings. The same rule applies to the video."""
 
 MAX_EARLY_PACKETS = 1000
-"""20 s of AAC: sound that waits for longer for the pictures it belongs to is left out."""
+"""20 s of AAC. Sound that waits longer than this for its video is omitted."""
 
 
 @dataclass
 class _Track:
     target: AudioStream
     strip_adts: BitStreamFilterContext | None
-    """Set where each packet has a header of its own (AAC in MPEG-TS) that the target's container does not want."""
+    """Set if each packet has its own header (AAC in MPEG-TS) that the target's container does not accept."""
     last_dts: int | None = None
     is_damaged: bool = False
-    """Whether that has been said."""
+    """Whether damage in this track was already reported."""
 
 
 class Sound:
-    """The sound tracks of one recording on their way into a container; end quietly where the recording is damaged."""
+    """Copies the sound tracks of one recording into a container. Damage in the recording ends the copy silently."""
 
     def __init__(self, path: str, output: OutputContainer, name: str) -> None:
-        """Add the sound tracks of the recording at `path` to `output`, which must not have started.
+        """Add the sound tracks of the recording at `path` to `output`, before its encoding starts.
 
-        A track that the container cannot hold is left out with a warning that names the file as `name`. Raises
-        `av.FFmpegError` when the recording cannot be opened.
+        A track that the container cannot hold is omitted with a warning that names the file as `name`. Raises
+        `av.FFmpegError` if the recording cannot be opened.
         """
         first = _first_packets(path)
         self._output = output
@@ -66,14 +66,14 @@ class Sound:
         self._tracks: dict[int, _Track] = {}
         for stream in self._input.streams.audio:
             if stream.codec_context is None:
-                log.warning("%s goes without a sound track whose codec this FFmpeg does not know", name)
+                log.warning("%s: omitting a sound track whose codec this FFmpeg does not support", name)
                 continue
             codec = stream.codec_context.name
             if stream.index not in first:
-                log.warning("%s goes without a sound track that is silent for %.0f s", name, SILENT_AFTER_S)
+                log.warning("%s: omitting a sound track that has no data for %.0f s", name, SILENT_AFTER_S)
             elif not _holds(output.format.name, stream):
                 log.warning(
-                    "%s goes without its %s sound, which its container cannot hold; others are .mkv .mov .mp4",
+                    "%s: omitting the %s sound, which this container cannot hold; try .mkv, .mov or .mp4",
                     name,
                     codec,
                 )
@@ -81,17 +81,17 @@ class Sound:
                 try:
                     self._tracks[stream.index] = _add(stream, output, first[stream.index])
                 except (av.FFmpegError, ValueError) as error:
-                    log.warning("%s goes without its %s sound: %s", name, codec, describe(error))
+                    log.warning("%s: omitting the %s sound: %s", name, codec, describe(error))
         self._packets = self._read()
         self._waiting: tuple[float, Packet[Stream]] | None = None
 
     def copy_until(self, time_s: float) -> None:
-        """Copy what begins before `time_s` of the recording's own time."""
+        """Copy the packets that start before `time_s` of the recording's time."""
         for _, packet in self._before(time_s):
             self._copy(packet)
 
     def finish(self, end_s: float) -> None:
-        """Copy the rest, but only up to `end_s`, the end of the last picture, where the recording's pictures go on."""
+        """Copy the remaining sound. If the recording's video continues, stop at `end_s`, the end of the last frame."""
         behind: list[Packet[Stream]] = []
         for time_s, packet in self._before(inf):
             if packet.stream.index not in self._tracks:
@@ -105,11 +105,11 @@ class Sound:
             self._copy(packet)
 
     def close(self) -> None:
-        """Let go of the recording; safe twice."""
+        """Close the recording. Safe to call twice."""
         self._input.close()
 
     def _read(self) -> Iterator[tuple[float, Packet[Stream]]]:
-        """Yield the packets of the tracks, and of the pictures to tell where those end, with their times."""
+        """Yield the packets of the sound tracks with their times, and those of the video to find its end."""
         if not self._tracks:
             return
         pictures = video_stream(self._input, Reading())
@@ -121,7 +121,7 @@ class Sound:
                     if time_s is not None:
                         yield time_s, shifted
         except av.FFmpegError as error:
-            log.debug("the sound ends at a damaged place: %s", describe(error))
+            log.debug("sound ends early because the recording is damaged: %s", describe(error))
 
     def _before(self, time_s: float) -> Iterator[tuple[float, Packet[Stream]]]:
         while True:
@@ -137,7 +137,7 @@ class Sound:
         if track is None:
             return
         if track.last_dts is not None and packet.dts is not None and packet.dts <= track.last_dts:
-            return  # the muxer refuses a time that does not grow
+            return  # the muxer accepts only increasing times
         track.last_dts = packet.dts
         time_base = packet.time_base
         try:
@@ -150,36 +150,39 @@ class Sound:
             copied.stream = track.target
             try:
                 self._output.mux_one(copied)
-            except (av.InvalidDataError, av.ArgumentError) as error:  # of the packet; a full disk is another one
+            except (
+                av.InvalidDataError,
+                av.ArgumentError,
+            ) as error:  # a damaged packet; a full disk raises another error
                 self._skip(track, error)
 
     def _skip(self, track: _Track, error: av.FFmpegError) -> None:
-        """Leave a damaged packet out: sound never costs a picture."""
+        """Skip a damaged packet, because damaged sound must never stop the video."""
         if not track.is_damaged:
-            log.warning("%s: damaged sound is left out: %s", self._name, describe(error))
+            log.warning("%s: omitting damaged sound: %s", self._name, describe(error))
         track.is_damaged = True
 
 
 class _Parts:
-    """Puts joined recordings, in each of which time begins anew, one behind the other as their pictures follow."""
+    """Places the parts of a joined recording one after another. Each part restarts time; the video sets the offsets."""
 
     def __init__(self, pictures: VideoStream, start_s: Fraction) -> None:
         self._pictures = pictures.index
         self._step_s = 1 / (pictures.average_rate or pictures.guessed_rate or Fraction(PICTURES_PER_S))
         self._shifts_s = [-start_s]
-        """Of the parts whose pictures have begun."""
+        """Time shift of each part whose video has started."""
         self._part: dict[int, int] = {}
         self._last_s: dict[int, Fraction] = {}
-        """By stream: the number of its present part, and its latest packet's time there."""
+        """Per stream: the number of its current part, and the time of its latest packet in that part."""
         self._end_s = Fraction(0)
-        """Of the pictures so far, shifted."""
+        """End of the video so far, in shifted time."""
         self._early: deque[tuple[int, Packet[Stream]]] = deque(maxlen=MAX_EARLY_PACKETS)
-        """Sound of a part whose pictures have not begun."""
+        """Sound of a part whose video has not started."""
 
     def placed(self, packet: Packet[Stream]) -> Iterator[Packet[Stream]]:
-        """Yield `packet`, and what has waited for it, with their times in the joined whole."""
+        """Yield `packet` and the packets that waited for it, with times shifted to the joined recording."""
         stream = packet.stream.index
-        ticks = packet.pts if packet.dts is None else packet.dts  # the one that grows
+        ticks = packet.pts if packet.dts is None else packet.dts  # DTS always increases
         if ticks is not None:
             at_s = ticks * packet.time_base
             if at_s < self._last_s.get(stream, at_s) - _JUMP_S:
@@ -210,13 +213,13 @@ def _shifted(packet: Packet[Stream], by_s: Fraction) -> Packet[Stream]:
 
 
 def _time_s(packet: Packet[Stream]) -> float | None:
-    """The packet's time in seconds; None for one without, as the empty one at the end."""
+    """Return the packet's time in seconds; None if it has none, as for the empty packet at the end."""
     ticks = packet.dts if packet.pts is None else packet.pts
     return None if ticks is None else float(ticks * packet.time_base)
 
 
 def _first_packets(path: str) -> dict[int, Packet[Stream]]:
-    """Return the first packet of each sound track, by stream index, as far as they come within `SILENT_AFTER_S`."""
+    """Return the first packet of each sound track by stream index, if it comes within `SILENT_AFTER_S`."""
     first: dict[int, Packet[Stream]] = {}
     with open_recording(path) as source, suppress(av.FFmpegError):
         missing = {stream.index for stream in source.streams.audio}
@@ -235,7 +238,7 @@ def _first_packets(path: str) -> dict[int, Packet[Stream]]:
 
 
 def _holds(format_name: str, stream: AudioStream) -> bool:
-    """Return whether a container can hold the stream's codec: FFmpeg is certain only when it writes a header."""
+    """Return whether a container can hold the stream's codec. Only writing a header gives a definite answer."""
     probe = av.open(io.BytesIO(), "w", format=format_name)
     try:
         probe.add_stream_from_template(stream)
@@ -249,12 +252,12 @@ def _holds(format_name: str, stream: AudioStream) -> bool:
 
 
 def _add(stream: AudioStream, output: OutputContainer, first: Packet[Stream]) -> _Track:
-    # FFmpeg's MP4 muxer with `delay_moov` refuses AAC whose packets have headers; its Matroska muxer strips them.
+    # FFmpeg's MP4 muxer with `delay_moov` refuses AAC packets with headers. Its Matroska muxer strips the headers.
     has_headers = stream.codec_context.name == "aac" and not stream.codec_context.extradata
     strip_adts = configured = None
     if has_headers:
-        # Before the track is added, for what only calls itself AAC: a track that is never written to would hold the
-        # whole file back.
+        # Filter before adding the track, so that invalid AAC fails here: an added track without packets would block
+        # the output of the whole file.
         configured = BitStreamFilterContext("aac_adtstoasc", in_stream=stream).filter(first)
         if output.format.name == "matroska":
             configured = None

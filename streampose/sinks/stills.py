@@ -1,4 +1,4 @@
-"""Drawn frames as still pictures: one file, or a folder of them. A picture appears whole or not at all."""
+"""Writes drawn frames as stills: one file, or a folder of files. A still is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from streampose.sinks.target import (
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 QUALITY = 95
-"""Of 100, for JPEG and WebP: skeleton lines keep their edges; OpenCV's own choice for JPEG."""
+"""JPEG and WebP quality out of 100, OpenCV's default for JPEG. It keeps the edges of skeleton lines sharp."""
 _ENCODING = {
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, QUALITY],
     ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, QUALITY],
@@ -37,14 +37,14 @@ _ENCODING = {
 }
 
 _PARTIAL, _PARTIAL_SUFFIX = ".streampose-", ".part"
-"""Around the number of the process that writes: the name of a picture that is not whole yet."""
+"""Prefix and suffix of an unfinished still. The writer's process ID is between them."""
 
 
 class PictureSink(Sink):
-    """One picture file, for sources of one picture."""
+    """One still, for sources with a single frame."""
 
     def __init__(self, path: Path, *, overwrite: bool = False, source_path: str | None = None) -> None:
-        """Check `path`, whose ending is one of `PICTURE_SUFFIXES`. Raises `UsageError` and `SinkError`."""
+        """Check `path`, whose suffix is one of `PICTURE_SUFFIXES`. Raises `UsageError` and `SinkError`."""
         super().__init__(name_of(path))
         check_file(path, overwrite=overwrite, source_path=source_path)
         self._path = path
@@ -52,50 +52,49 @@ class PictureSink(Sink):
         self._size_bytes = 0
 
     def open(self, run: RunInfo) -> None:
-        """Create the folder. Raises `SinkError`, also when the picture is one of the source's."""
+        """Create the folder. Raises `SinkError`, also if the path is one of the source's stills."""
         check_replaceable(self._path, identities(run.source.pictures))
         make_folder(self._path.parent, self.text)
         _sweep(self._path.parent)
 
     def write(self, result: Result) -> None:
-        """Write the picture. Raises `SinkError`, also for a second frame."""
+        """Write the still. Raises `SinkError`, also for a second frame."""
         if self._size_bytes:
-            raise SinkError(f"{self.text} is one picture; the source has more frames: name a folder, e.g. out/")
+            raise SinkError(f"{self.text} is a single still, but the source has more frames: give a folder, e.g. out/")
         self._size_bytes = _write(self._path, _drawn(result), overwrite=self._overwrite)
 
     def close(self) -> None:
-        """Nothing is left to finish: a written picture is whole."""
+        """Do nothing: a written still is already complete."""
 
     def summary(self) -> str | None:
-        """Name and size; None before the frame."""
+        """Return name and size; None before the frame."""
         return frames_and_size(self.text, 1, self._size_bytes) if self._size_bytes else None
 
 
 class PicturesSink(Sink):
-    """A folder with a picture a frame.
+    """A folder with one still per frame.
 
-    A frame of a picture source keeps its name below the source's folder; where OpenCV cannot write its format, `.jpg`
-    is appended (`a.gif.jpg`, so that it cannot meet an `a.jpg`). A frame of a video is its index, `000042.jpg`.
+    A frame read from a still keeps its path relative to the source's folder. If OpenCV cannot write the format, `.jpg`
+    is appended (`a.gif.jpg`), so the name cannot collide with `a.jpg`. A video frame is named by its index, such as
+    `000042.jpg`.
     """
 
     def __init__(self, folder: Path, *, overwrite: bool = False, source_path: str | None = None) -> None:
         """Check `folder`, which need not exist.
 
         Raises:
-            UsageError: it already holds pictures and `overwrite` is False (a mixture of two runs helps nobody), it is
-                the source's folder, or it is a file.
-            SinkError: nobody lets us write there.
+            UsageError: the folder already has stills and `overwrite` is False (the output of two runs must not mix),
+                it is the source's folder, or it is a file.
+            SinkError: writing there is not permitted.
         """
         super().__init__(f"{name_of(folder)}/")
         inside = folder / Path(source_path or "").name
         for place in (folder, inside):
             if is_same(place, source_path):
-                raise UsageError(f"{name_of(place)} is the source itself: name another folder")
+                raise UsageError(f"{name_of(place)} is the source itself: choose another folder")
         check_folder(folder, self.text)
         if not overwrite and folder.is_dir() and _holds_pictures(folder):
-            raise UsageError(
-                f"{self.text} already holds pictures: name another folder, or replace them with `overwrite`"
-            )
+            raise UsageError(f"{self.text} already has stills: choose another folder, or replace them with `overwrite`")
         self._folder = folder
         self._overwrite = overwrite
         self._sources: frozenset[Identity] = frozenset()
@@ -110,7 +109,7 @@ class PicturesSink(Sink):
         self._prepare(self._folder)
 
     def write(self, result: Result) -> None:
-        """Write one picture. Raises `SinkError`, also when it would replace one of the source's."""
+        """Write one still. Raises `SinkError`, also if it would replace one of the source's stills."""
         path = self._folder / _name(result.frame)
         try:
             self._prepare(path.parent)
@@ -122,10 +121,10 @@ class PicturesSink(Sink):
         self._frames += 1
 
     def close(self) -> None:
-        """Nothing is left to finish: every written picture is whole."""
+        """Do nothing: every written still is already complete."""
 
     def summary(self) -> str | None:
-        """Name, frames and size; None before the first frame."""
+        """Return name, number of frames and size; None before the first frame."""
         if not self._frames:
             return None
         return frames_and_size(self.text, self._frames, self._size_bytes, broken_off=self._failed)
@@ -156,8 +155,8 @@ def _drawn(result: Result) -> Image:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the unfinished pictures that killed runs have left in `folder`."""
-    with suppress(OSError):  # of no use to the run
+    """Remove unfinished stills that killed runs left in `folder`."""
+    with suppress(OSError):  # cleaning up is optional
         for left in folder.glob(f"{_PARTIAL}*{_PARTIAL_SUFFIX}"):
             process_id = left.name.removeprefix(_PARTIAL).partition("-")[0]
             if process_id.isdecimal() and not _is_running(int(process_id)):
@@ -169,21 +168,21 @@ def _is_running(process_id: int) -> bool:
         os.kill(process_id, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # the process belongs to another user
         return True
     return True
 
 
 def _write(path: Path, picture: Image, *, overwrite: bool) -> int:
-    """Return the size in bytes of the written file."""
+    """Write `picture` to `path` and return the file's size in bytes."""
     if not overwrite and path.exists():
-        raise SinkError(f"{name_of(path)} exists: name another place, or replace it with `overwrite`")
+        raise SinkError(f"{name_of(path)} exists: choose another path, or replace it with `overwrite`")
     suffix = path.suffix.lower()
     try:
         _, encoded = cv2.imencode(suffix, picture, _ENCODING.get(suffix, []))
     except cv2.error as error:
         raise SinkError(f"cannot encode {name_of(path)}: {describe(error)}") from error
-    # Not made from the picture's name, which may itself be as long as a name can be.
+    # Do not derive this name from the still's name, which may already have the maximum length.
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{threading.get_ident()}{_PARTIAL_SUFFIX}")
     try:
         partial.write_bytes(encoded.data)

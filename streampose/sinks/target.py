@@ -1,6 +1,6 @@
-"""Where a file may be written: the checks before a run, the file's birth, and what a failing disk is called.
+"""Output paths: checks before a run, creation of files, and errors of a failing disk.
 
-Knows nothing of what is written.
+Knows nothing about the content of the files.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def name_of(target: str | os.PathLike[str]) -> str:
-    """Return how messages name `target`: as the user wrote it, credentials redacted, what cannot be printed escaped."""
+    """Return `target` for messages: as the user wrote it, credentials redacted, unprintable characters escaped."""
     text = redact_address(os.fspath(target))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def check_file(path: Path, *, overwrite: bool, source_path: str | None) -> None:
-    """Raise when `path` cannot become a file of ours; nothing on disk is changed.
+    """Check that `path` can become an output file. Nothing on disk changes.
 
     Raises:
-        UsageError: it is a folder, the source itself, below a file, or exists and `overwrite` is False.
-        SinkError: nobody lets us write there.
+        UsageError: `path` is a folder or the source itself, is below a file, or exists and `overwrite` is False.
+        SinkError: writing there is not permitted.
     """
     name = name_of(path)
     kind = _kind(path, name)
     if kind == stat.S_IFDIR:
-        raise UsageError(f"{name} is a folder: name a file in it, or a folder of pictures as {name}/")
+        raise UsageError(f"{name} is a folder: name a file in it, or write {name}/ for a folder of stills")
     if kind is not None:
         if is_same(path, source_path):
-            raise UsageError(f"{name} is the source itself: name another file")
+            raise UsageError(f"{name} is the source itself: choose another file")
         if not overwrite:
-            raise UsageError(f"{name} exists: name another file, or replace it with `overwrite`")
+            raise UsageError(f"{name} exists: choose another file, or replace it with `overwrite`")
         if not os.access(path, os.W_OK):
             raise SinkError(f"cannot write {name}: permission denied")
     check_folder(path.parent, name)
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Raise when `folder` cannot hold what `name` is to write: its nearest existing parent is a file or closed to us.
+    """Check that `folder` exists or can be created, and can hold the output `name`.
 
     Raises:
         UsageError: a part of the path is a file.
-        SinkError: nobody lets us write there.
+        SinkError: writing to the nearest existing folder is not permitted.
     """
     nearest = folder.absolute()
     while (kind := _kind(nearest, name)) is None:
@@ -62,7 +62,7 @@ def check_folder(folder: Path, name: str) -> None:
 
 
 def _kind(path: Path, name: str) -> int | None:
-    """Return the `stat.S_IF...` of what is at `path`; None where nothing is. Raises `SinkError`."""
+    """Return the file type (`stat.S_IF...`) of `path`; None if it does not exist. Raises `SinkError`."""
     try:
         return stat.S_IFMT(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -74,7 +74,7 @@ def _kind(path: Path, name: str) -> int | None:
 
 
 def is_same(path: Path, source_path: str | None) -> bool:
-    """Return whether `path` is the very file or folder that the run reads."""
+    """Return whether `path` is the same file or folder that the run reads."""
     if source_path is None:
         return False
     try:
@@ -84,11 +84,11 @@ def is_same(path: Path, source_path: str | None) -> bool:
 
 
 Identity = tuple[int, int]
-"""Device and number of a file: the same for all its names."""
+"""Device and inode number of a file. They are the same for all its names."""
 
 
 def identities(files: Iterable[str | os.PathLike[str]]) -> frozenset[Identity]:
-    """Return the identities of those `files` that are there."""
+    """Return the identities of the `files` that exist."""
     found = set()
     for file in files:
         with suppress(OSError):
@@ -98,9 +98,9 @@ def identities(files: Iterable[str | os.PathLike[str]]) -> frozenset[Identity]:
 
 
 def check_replaceable(path: Path, sources: frozenset[Identity]) -> None:
-    """Raise `SinkError` when `path` is one of the files that the run reads, whatever name it has there."""
+    """Raise `SinkError` if `path` is one of the files that the run reads, under any name."""
     if not sources.isdisjoint(identities([path])):
-        raise SinkError(f"{name_of(path)} is the source itself: name another place")
+        raise SinkError(f"{name_of(path)} is the source itself: choose another path")
 
 
 def make_folder(folder: Path, name: str) -> None:
@@ -112,20 +112,20 @@ def make_folder(folder: Path, name: str) -> None:
 
 
 def create(path: Path, *, overwrite: bool) -> int:
-    """Return a descriptor for writing `path` from its start; a file that appeared after the checks is not replaced.
+    """Return a descriptor for writing `path` from its start. Raises `SinkError`.
 
-    Raises `SinkError`.
+    Without `overwrite`, a file that appeared after the checks is not replaced.
     """
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if overwrite else os.O_EXCL), 0o666)
     except FileExistsError as error:
-        raise SinkError(f"{name_of(path)} has appeared since the start: replace it with `overwrite`") from error
+        raise SinkError(f"{name_of(path)} was created after the start: replace it with `overwrite`") from error
     except OSError as error:
         raise failed(name_of(path), error) from error
 
 
 def settle(path: Path) -> int:
-    """Return the size of the file at `path` in bytes; an empty one, to which nothing could be written, is removed.
+    """Return the size of the file at `path` in bytes. Remove it if it is empty, because nothing could be written.
 
     Raises `SinkError`.
     """
@@ -139,13 +139,13 @@ def settle(path: Path) -> int:
 
 
 def failed(name: str, error: OSError) -> SinkError:
-    """Return the error for a write to `name` that the system refused."""
+    """Return the error for a failed write to `name`."""
     if error.errno in _FULL:
-        return SinkError(f"cannot write {name}: no space left ({describe(error)}); make room or name another place")
+        return SinkError(f"cannot write {name}: no space left ({describe(error)}); free space or choose another path")
     return SinkError(f"cannot write {name}: {describe(error)}")
 
 
 def frames_and_size(name: str, frames: int, size_bytes: int, *, broken_off: bool = False) -> str:
-    """Return the summary of a file, as `out/demo.mp4: 200 frames, 2.1 MB`, or `out/demo.mp4: broken off after ...`."""
+    """Return the summary of a file, such as `out/demo.mp4: 200 frames, 2.1 MB` or `out/demo.mp4: cut off after ...`."""
     size = f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
-    return f"{name}: {'broken off after ' if broken_off else ''}{frames} {'frame' if frames == 1 else 'frames'}, {size}"
+    return f"{name}: {'cut off after ' if broken_off else ''}{frames} {'frame' if frames == 1 else 'frames'}, {size}"

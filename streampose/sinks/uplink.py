@@ -1,21 +1,23 @@
-"""The connection of a live stream to its server, kept up over failures.
+"""Keeps the connection of a live stream to its server alive across failures.
 
-Encodes here and leaves the network to a child process (`publisher.py`), which is handed packets through a pipe. The
-other candidate was FFmpeg's fifo muxer, a thread of FFmpeg's own inside this process. Measured with PyAV 18.1 at 720p30
-to nginx-rtmp on a machine of 2 cores; the longest `write`, and the longest that a Python thread beside it was held up:
+This process encodes. A child process (`publisher.py`) receives the packets through a pipe and does the network I/O. The
+alternative was FFmpeg's fifo muxer, which uses an FFmpeg thread inside this process. The table compares both, measured
+with PyAV 18.1 at 720p30 to nginx-rtmp on a machine with 2 cores. For each design it gives the longest `write`, then the
+longest time that another Python thread was blocked:
 
                                       child process          fifo muxer
     publishing, 8 s                   41 ms     6 ms         50 ms     6 ms
     server stopped for 10 s           2.9 s     3 ms         24 ms     7 ms
     server killed for 5 s             13 ms     4 ms         22 ms     4 ms
-    server accepts and says nothing    2 ms     3 ms         26 ms     4 ms
+    server accepts but stays silent    2 ms     3 ms         26 ms     4 ms
     closing                           20 ms     0 ms          0 ms     0 ms
     closing on the silent server       4 ms     0 ms         2.6 s    2.6 s
 
-The fifo's `close` holds the whole process, without a limit that can be set, and it tells neither that it is connected
-nor why it is not; it encodes for nobody. The child can be killed at any moment and reports both. Its price is 37 MB, a
-tenth of a second to start, and a wait of `publisher.STALL_AFTER_S`, in the sink's own thread, until a server that takes
-nothing is given up. From `write` to a player's decoded picture it takes 17 ms (p95 22), of which encoding is 13.
+The fifo muxer's `close` blocks the whole process, and no timeout can be set. The muxer reports neither that it is
+connected nor why a connection failed, so frames are also encoded when nobody receives them. The child process can be
+killed at any time and reports both. It costs 37 MB of memory and 0.1 s to start. If a server accepts no data, the
+sink's own thread waits `publisher.STALL_AFTER_S` before it gives the server up. The latency from `write` to a player's
+decoded frame is 17 ms (p95 22 ms), of which encoding takes 13 ms.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import time
 from contextlib import suppress
 from fractions import Fraction
 
-import cv2  # noqa: F401 - before av, else windows hang: see window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see window.py
 
 # isort: split
 import av
@@ -46,39 +48,39 @@ ENCODER = {
     "preset": "veryfast",
     "tune": "zerolatency",
     "crf": "23",
-    # By time, see KEYFRAME_EVERY_S: a count of frames would be minutes while a source is away.
+    # Keyframes are set by time, see KEYFRAME_EVERY_S. By frame count, the gap could be minutes during a source outage.
     "g": "100000",
     "forced-idr": "1",
-    # Some relays damage pictures of several slices, and a second thread holds every picture back until the next.
+    # Some relays corrupt frames with several slices, and a second thread delays every frame until the next one.
     "x264-params": "sliced-threads=0:threads=1:scenecut=0",
 }
 BITS_PER_PIXEL = 0.15
-"""The rate's ceiling, 4 Mbit/s for 720p30: what a moving camera would need above it goes into the quality."""
+"""Maximum bit rate: 4 Mbit/s for 720p30. If a moving camera needs more, quality decreases instead."""
 KEYFRAME_EVERY_S = 2.0
-"""How long a new player waits for its first picture, at most."""
+"""Maximum time that a new player waits for its first frame."""
 
 RETRY_AFTER_S = 0.5
-"""From a failure to the next try."""
+"""Delay between a failure and the next attempt."""
 REFUSED_RETRY_S = 5.0
-"""A server that is there and says no (a wrong key) is asked after delays that double up to this."""
+"""Maximum retry delay for a server that refuses the stream (for example a wrong key). The delay doubles up to this."""
 STABLE_AFTER_S = 10.0
-"""A connection that has held so long was no refusal."""
+"""A connection that lasted longer than this resets the retry delay."""
 
 
 class Uplink:
-    """A connection that is tried again for as long as it is wanted; every new one begins with a keyframe."""
+    """A connection that is retried until it is closed. Each new connection starts with a keyframe."""
 
     def __init__(
         self, text: str, url: str, format: str, give_up_after_s: float | None, interrupted: threading.Event
     ) -> None:
-        """Connect to nothing yet.
+        """Store the settings without connecting.
 
         Args:
-            text: names the stream in messages, credentials redacted.
-            url: the address as FFmpeg wants it, with the credentials.
-            format: FFmpeg's name of the format.
+            text: names the stream in messages, with credentials redacted.
+            url: the address in FFmpeg's form, with credentials.
+            format: FFmpeg's format name.
             give_up_after_s: see `PublishSink`.
-            interrupted: set when nothing may wait any more.
+            interrupted: set when all waiting must stop.
         """
         self._text = text
         self._url = url
@@ -87,13 +89,13 @@ class Uplink:
         self._interrupted = interrupted
         self._process: PublisherProcess | None = None
         self._encoder: _Encoder | None = None
-        """Of the connection, or of the try under way."""
+        """Encoder of the current connection or connection attempt."""
         self.state = "waiting for the first frame"
-        """In words, for people."""
+        """State in words, for people."""
         self.connections = 0
-        """How many there were."""
+        """Number of connections made so far."""
         self.outages = 0
-        """How often there was none where there should have been."""
+        """Number of times that the connection failed or was lost; retries of the same outage count once."""
         self._is_up = False
         self._first_try_s: float | None = None
         self._try_at_s = 0.0
@@ -101,13 +103,15 @@ class Uplink:
         self._connected_at_s = 0.0
 
     def start(self) -> None:
-        """Start the child process, which takes a tenth of a second until it can connect."""
-        with suppress(OSError):  # tried again, and reported, with the first frame
+        """Start the child process. It needs 0.1 s before it can connect."""
+        with suppress(OSError):  # retried and reported with the first frame
             self._process = PublisherProcess()
 
     def connected(self, canvas: Canvas, rate: Fraction) -> bool:
-        """Return whether there is a connection, for frames of `canvas` at about `rate`. Begins one when its time has
-        come and hears what became of it; never waits. Raises `SinkError` when it is given up.
+        """Return whether there is a connection for frames of `canvas` at about `rate`. Never waits.
+
+        Starts a connection attempt when one is due, and checks the result of a pending attempt. Raises `SinkError` when
+        it gives up.
         """
         try:
             if self._process is None:
@@ -124,15 +128,16 @@ class Uplink:
             if self._process.heard() and not self._is_up:
                 self._on_connected()
             return self._is_up
-        except OSError as error:  # no process or pipe can be had
+        except OSError as error:  # the process or pipe could not be created
             self._on_lost(Lost(describe(error)))
         except Lost as lost:
             self._on_lost(lost)
         return False
 
     def send(self, picture: Image, pixel_aspect: Fraction, at_ms: int) -> bool:
-        """Encode a picture for the stream's time `at_ms` and hand it to the connection that there is; return whether it
-        took it. Raises `SinkError`.
+        """Encode a frame for stream time `at_ms` and send it over the open connection.
+
+        Return whether the connection accepted it. Raises `SinkError`.
         """
         assert self._encoder is not None
         assert self._process is not None
@@ -148,7 +153,7 @@ class Uplink:
         return True
 
     def close(self) -> None:
-        """Let the server take the last frames, for `FINISH_WITHIN_S` at most, and end the child."""
+        """Give the server up to `FINISH_WITHIN_S` to receive the last frames, then end the child process."""
         process, self._process = self._process, None
         if process is not None:
             process.close(FINISH_WITHIN_S if process.connected else 0.0)
@@ -181,12 +186,12 @@ class Uplink:
             if now_s - self._first_try_s >= self._give_up_after_s:
                 raise SinkError(f"cannot publish to {self._text}: {lost}") from lost
         if is_new:
-            # As a text: a handler may keep what it is given, and with the error's traceback the picture.
-            log.warning("%s: %s; trying again until it is there", self._text, str(lost))
+            # Log the text only: a handler may keep its arguments, and the error's traceback would keep the image alive.
+            log.warning("%s: %s; retrying", self._text, str(lost))
 
 
 class _Encoder:
-    """x264 for one connection; raises what PyAV raises."""
+    """The x264 encoder of one connection. Raises PyAV's own errors."""
 
     def __init__(self, canvas: Canvas, rate: Fraction) -> None:
         self._canvas = canvas
@@ -204,12 +209,12 @@ class _Encoder:
         self.extradata = context.extradata or b""
 
     def encode(self, picture: Image, pixel_aspect: Fraction, at_ms: int) -> tuple[bytes, bytes]:
-        """Return the kind and the data of the message that holds `picture`."""
+        """Encode `picture` and return the kind and the data of its message."""
         frame = self._canvas.frame(picture, pixel_aspect)
         frame.pts = at_ms
         frame.time_base = publisher.TIME_BASE
         if at_ms >= self._keyframe_at_ms:
             frame.pict_type = PictureType.I
             self._keyframe_at_ms = at_ms + round(KEYFRAME_EVERY_S * 1000)
-        (packet,) = self._context.encode(frame)  # this tuning holds nothing back
+        (packet,) = self._context.encode(frame)  # `zerolatency` returns one packet per frame
         return publisher.KEYFRAME if packet.is_keyframe else publisher.PACKET, bytes(packet)

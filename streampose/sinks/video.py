@@ -1,6 +1,6 @@
-"""Drawn frames as an H.264 file that keeps the source's timestamps and sound.
+"""Writes drawn frames to an H.264 file that keeps the source's timestamps and sound.
 
-Knows MP4, MOV and Matroska; knows nothing of networks.
+Knows MP4, MOV and Matroska, and nothing about networks.
 """
 
 from __future__ import annotations
@@ -26,38 +26,40 @@ from streampose.sinks.target import check_file, create, failed, frames_and_size,
 log = logging.getLogger("streampose")
 
 VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-"""File ending -> FFmpeg's name of the container."""
+"""File suffix -> FFmpeg's name of the container."""
 
 ENCODER = {"preset": "veryfast", "crf": "20", "forced-idr": "1"}
-"""`veryfast` takes 1.4 times the time of `superfast` for half its bytes, `medium` 2.5 times that for 2 % less. CRF 20
-shows no difference to the drawn picture at normal distance."""
+"""`veryfast` takes 1.4 times as long as `superfast` and halves the file size. `medium` takes 2.5 times as long as
+`veryfast` and saves another 2 %. At normal viewing distance, CRF 20 is indistinguishable from the drawn frame."""
 
 FRAGMENT_S = 2
-"""Seconds of picture and sound that a killed run may lose beside what the encoder holds, about 20 frames. MP4 is cut at
-keyframes: 2 s between them cost 5 % more bytes than x264's 10 s do, 1 s 13 %."""
+"""Seconds of video and sound that a killed run may lose, in addition to about 20 frames in the encoder. MP4 fragments
+start at keyframes. Compared with x264's default of 10 s between keyframes, 2 s costs 5 % more bytes and 1 s costs 13 %.
+"""
 MIN_FRAGMENT_FRAMES, MAX_FRAGMENT_FRAMES = 12, 250
-"""For slow sources, whose pictures would else all be keyframes, and for containers that claim thousands of frames a
-second; the second is x264's own."""
+"""Limits of the keyframe interval. The minimum is for slow sources, whose frames would otherwise all be keyframes. The
+maximum, x264's default, is for containers that claim thousands of frames per second."""
 
 _FAILURES = (av.FFmpegError, OSError, ValueError)
-"""What PyAV raises: `av.FFmpegError`, of which some are OSErrors, and ValueError for a value it refuses itself."""
+"""Errors that PyAV raises: `av.FFmpegError` (some are also OSErrors), and ValueError for values that PyAV rejects."""
 
 
 class VideoFileSink(Sink):
-    """An H.264 video file, 4:2:0, quality `ENCODER`.
+    """An H.264 video file, 4:2:0, encoded with the settings in `ENCODER`.
 
-    Timestamps are the source's, to the tick in MP4 and MOV, to the container's millisecond in Matroska: variable frame
-    rates and a start away from zero stay. Sound of a video-file source is copied packet by packet; a codec that the
-    container cannot hold is left out with a warning. An odd width or height grows by one, the last column or row
-    repeated (4:2:0 has only even ones); frames of another size than the first are fitted into it with black borders.
+    The file keeps the source's timestamps, including variable frame rates and a start time other than zero. They are
+    exact to the tick in MP4 and MOV, and to the container's millisecond in Matroska. Sound of a video-file source is
+    copied packet by packet; a codec that the container cannot hold is omitted with a warning. 4:2:0 needs even sizes,
+    so an odd width or height grows by one by repeating the last column or row. Frames with another size than the first
+    are fitted into it with black borders.
 
-    A killed run leaves a readable file that lacks the last two or three seconds: MP4 and MOV are written as fragments
-    and become ordinary files when closed. The file begins with its first frame: a run without frames leaves no file,
-    and leaves an older one as it was.
+    A killed run leaves a readable file without its last two or three seconds: MP4 and MOV are written as fragments and
+    become ordinary files when closed. The file is created with the first frame: a run without frames creates no file
+    and leaves an existing one unchanged.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False, source_path: str | None = None) -> None:
-        """Check `path`, whose ending is one of `VIDEO_FORMATS`. Raises `UsageError` and `SinkError`."""
+        """Check `path`, whose suffix is one of `VIDEO_FORMATS`. Raises `UsageError` and `SinkError`."""
         super().__init__(name_of(path))
         check_file(path, overwrite=overwrite, source_path=source_path)
         self._path = path
@@ -74,7 +76,7 @@ class VideoFileSink(Sink):
         self._source = run.source
 
     def write(self, result: Result) -> None:
-        """Encode one frame, and copy the sound before it. Raises `SinkError`."""
+        """Encode one frame and copy the sound that precedes it. Raises `SinkError`."""
         if self._source is None:
             raise SinkError(f"{self.text} is not open")
         picture = result.frame.image if result.picture is None else result.picture
@@ -91,7 +93,7 @@ class VideoFileSink(Sink):
         self._frames += 1
 
     def close(self) -> None:
-        """Write what the encoder still holds, the rest of the sound and the index. Raises `SinkError`."""
+        """Write the frames left in the encoder, the remaining sound and the index. Raises `SinkError`."""
         file, self._file = self._file, None
         if file is None:
             return
@@ -102,14 +104,14 @@ class VideoFileSink(Sink):
             finally:
                 file.close()
         except _FAILURES as error:
-            if not self._failed:  # else `write` has raised the cause
+            if not self._failed:  # otherwise `write` has already raised the cause
                 self._failed = True
                 raise _failed(self.text, error) from error
         finally:
             self._size_bytes = settle(self._path)
 
     def summary(self) -> str | None:
-        """Name, frames and size; None before the first frame."""
+        """Return name, number of frames and size; None before the first frame."""
         if not self._frames:
             return None
         return frames_and_size(self.text, self._frames, self._size_bytes, broken_off=self._failed)
@@ -120,21 +122,21 @@ def _failed(name: str, error: Exception) -> SinkError:
 
 
 class _VideoFile:
-    """A started container with its encoder and its sound; raises what PyAV raises, one of `_FAILURES`."""
+    """An open container with its encoder and its sound. Raises PyAV's own errors, which `_FAILURES` lists."""
 
     def __init__(self, path: Path, picture: Image, pixel_aspect: Fraction, source: SourceInfo) -> None:
         height, width = picture.shape[:2]
         self._canvas = Canvas(width, height, pixel_aspect, source.colours)
         self._time_base = source.time_base
         self._frame_s = 1 / source.fps if source.fps else 0.0
-        # Without a rate a number of frames between keyframes is no length of time.
+        # Without a frame rate, a keyframe interval in frames does not correspond to a time.
         self._keyframes_by_time = not source.fps
         self._keyframe_s = float("-inf")
         self._since_keyframe = 0
         self._last_pts: int | None = None
         self._end_s = 0.0
         format_name = VIDEO_FORMATS[path.suffix.lower()]
-        # The prefix keeps FFmpeg from reading a colon in a name as a protocol.
+        # The prefix stops FFmpeg from treating a name with a colon as a protocol.
         self._container = av.open(
             f"file:{path}", "w", format=format_name, options=_options(format_name, source.time_base)
         )
@@ -143,12 +145,12 @@ class _VideoFile:
         self._container.start_encoding()
 
     def add(self, picture: Image, pixel_aspect: Fraction, pts_s: float) -> None:
-        """Encode `picture` at `pts_s`, behind the sound before it."""
+        """Encode `picture` at `pts_s`, after copying the sound that precedes it."""
         if self._sound is not None:
             self._sound.copy_until(pts_s)
         pts = round(pts_s / self._time_base)
         if self._last_pts is not None:
-            pts = max(pts, self._last_pts + 1)  # the muxer refuses a time that does not grow
+            pts = max(pts, self._last_pts + 1)  # the muxer accepts only increasing times
         self._last_pts = pts
         self._end_s = float(pts * self._time_base) + self._frame_s
         frame = self._canvas.frame(picture, pixel_aspect)
@@ -166,13 +168,13 @@ class _VideoFile:
         return True
 
     def finish(self) -> None:
-        """Write the pictures and the sound that are held back."""
+        """Write the buffered frames and the remaining sound."""
         self._container.mux(self._encoder.encode(None))
         if self._sound is not None:
             self._sound.finish(self._end_s)
 
     def close(self) -> None:
-        """Write the index and let go of the files."""
+        """Write the index and close the files."""
         try:
             self._container.close()
         finally:
@@ -189,30 +191,32 @@ class _VideoFile:
 
 
 def _sound_of(source: SourceInfo, output: OutputContainer, name: str) -> Sound | None:
-    """Return the sound of a recording on its way into `output`; None, with a word, where it cannot be copied."""
+    """Return the object that copies a recording's sound into `output`; None, with a warning, if it cannot be copied."""
     if source.path is None:
         if source.has_sound:
-            log.warning("%s goes without the sound of %s: only sound of a file is copied", name, source.text)
+            log.warning("%s: omitting the sound of %s: only the sound of files is copied", name, source.text)
         return None
     try:
         return Sound(source.path, output, name)
-    except av.FFmpegError as error:  # sound never costs a picture
-        log.warning("%s goes without sound: %s", name, describe(error))
+    except av.FFmpegError as error:  # a sound failure must never stop the video
+        log.warning("%s: omitting the sound: %s", name, describe(error))
         return None
 
 
 def _options(format_name: str, time_base: Fraction) -> dict[str, str]:
-    flush = {"flush_packets": "1"}  # else a quiet picture's first half minute waits in FFmpeg's 32 kB
+    flush = {"flush_packets": "1"}  # or FFmpeg's 32 kB buffer could hold half a minute of static video
     if format_name == "matroska":
         return flush | {
             "cluster_time_limit": str(FRAGMENT_S * 1000),
-            # Else sound that starts a little before zero, as AAC's priming does, moves every picture.
+            # Otherwise sound that starts slightly before zero, such as AAC priming, shifts every frame.
             "avoid_negative_ts": "disabled",
         }
     return flush | {
-        # `delay_moov`: without it FFmpeg moves the start to zero. `frag_keyframe`: after a cut elsewhere the index may
-        # end before the last frame, because FFmpeg 8 takes the end from the last piece, which can be all B-frames.
+        # `delay_moov`: without it FFmpeg moves the start to zero. `frag_keyframe`: with other fragment boundaries the
+        # index may end before the last frame, because FFmpeg 8 takes the end from the last fragment, which may contain
+        # only B-frames.
         "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
-        # The start's offset is stored in these ticks, 1/1000 s by default; a few a second would be coarse for sound.
+        # The start offset is stored in these ticks, 1/1000 s by default. Only a few ticks per second would be too
+        # coarse for sound.
         "movie_timescale": str(time_base.denominator * -(-10_000 // time_base.denominator)),
     }

@@ -1,6 +1,6 @@
-"""Drawn frames in a window of the desktop.
+"""Shows drawn frames in a desktop window.
 
-Knows OpenCV's windows and their quirks; every call has to come from the main thread.
+Handles OpenCV's windows and their quirks. Every call must come from the main thread.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from streampose.sinks.encode import letterboxed, square_pixels
 from streampose.sinks.sink import SharedSink, Sink
 
 MAX_WIDTH, MAX_HEIGHT = 1280, 800
-"""Pixels a window takes at first; OpenCV does not say how large the screen is, and this fits a laptop's."""
+"""Maximum initial window size in pixels. OpenCV does not report the screen size; this fits a laptop screen."""
 
 PROBE_TIMEOUT_S = 20.0
-"""An answer takes half a second; importing OpenCV from a cold disk takes longer."""
+"""The probe normally takes 0.5 s, but importing OpenCV from a cold disk takes longer."""
 
 _PROBE = "cv2.namedWindow('streampose', cv2.WINDOW_AUTOSIZE); cv2.destroyAllWindows()"
 _INSTEAD = "write to a file instead (`to`), such as out.mp4"
 _QUIT_KEYS = {ord("q"), ord("Q"), 27}
 _NO_KEY = -1
 _LOOK_EVERY_MS = 20
-"""The longest wait between two looks at keys, the close button and Ctrl-C."""
+"""Maximum interval between checks of the keys, the close button and Ctrl-C."""
 
 
 class WindowSink(Sink):
-    """A window that shows each frame; `q`, Esc or closing it ends the run.
+    """A window that shows each frame. Pressing `q` or Esc, or closing the window, ends the run.
 
-    A recording is shown at its own pace: no frame before its time, counted from the one before it, and none is left out
-    when the networks are slower. A live source is shown as it comes. A source of a single picture stays until the user
-    quits.
+    A recording is shown at its own pace: each frame waits until it is due, counted from the previous frame. No frame is
+    skipped if the networks are slower. Frames of a live source are shown as they arrive. A single still is shown until
+    the user quits.
     """
 
     on_main_thread = True
     quits_run = True
 
     def __init__(self, title: str) -> None:
-        """Find out whether a window can be had. Raises `SinkError`."""
+        """Check that a window can be opened. Raises `SinkError`."""
         super().__init__("window")
         _probe(os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
         self._title = title
@@ -58,11 +58,11 @@ class WindowSink(Sink):
         self._interrupted = False
 
     def open(self, run: RunInfo) -> None:
-        """Remember the pace; the window appears with its first frame."""
+        """Store the run. The window opens with the first frame."""
         self._run = run
 
     def write(self, result: Result) -> bool | None:
-        """Show one frame at its time; False when the user quits. Raises `SinkError`."""
+        """Show one frame when it is due. Return False if the user quits. Raises `SinkError`."""
         if self._run is None:
             raise SinkError("the window is not open")
         picture = result.frame.image if result.picture is None else result.picture
@@ -73,15 +73,15 @@ class WindowSink(Sink):
             raise SinkError(f"the window failed: {describe(error)}; {_INSTEAD}") from error
 
     def idle(self) -> bool | None:
-        """Answer keys and the close button while no frame comes; False when the user quits."""
+        """Handle keys and the close button while no frame arrives. Return False if the user quits."""
         return None if not self._is_shown or self._stay_until(0.0) else False
 
     def interrupt(self) -> None:
-        """Wait for nothing any more."""
+        """Stop all waiting."""
         self._interrupted = True
 
     def close(self) -> None:
-        """Remove the window."""
+        """Close the window."""
         self._run = None
         if self._is_shown:
             self._is_shown = False
@@ -97,7 +97,7 @@ class WindowSink(Sink):
         elif run.source.is_live:
             due_s = time.monotonic()
         else:
-            # A late frame does not make those behind it early: the pace is never above the recording's.
+            # Count from the previous frame, so that frames after a late one are never shown faster than recorded.
             due_s = max(self._shown_at_s + pts_s - self._shown_pts_s, time.monotonic())
             if not self._stay_until(due_s):
                 return False
@@ -110,7 +110,7 @@ class WindowSink(Sink):
         return None if self._stay_until(due_s) else False
 
     def _stay_until(self, due_s: float) -> bool:
-        """Serve the window until `due_s`, at least once; return False when the user quits."""
+        """Process window events until `due_s`, at least once. Return False if the user quits."""
         while True:
             left_ms = round((due_s - time.monotonic()) * 1000)
             key = cv2.waitKey(min(max(left_ms, 1), _LOOK_EVERY_MS))
@@ -122,23 +122,24 @@ class WindowSink(Sink):
     def _is_open(self) -> bool:
         try:
             return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
-        except cv2.error:  # Qt's answer for a window that the user has closed
+        except cv2.error:  # Qt raises this if the user has closed the window
             return False
 
 
 class GridCellSink(WindowSink):
-    """One source's cell of a window that several sources share; for the rest it is a window.
+    """The cell of one source in a window that several sources share. Otherwise it behaves like `WindowSink`.
 
-    The window is redrawn when any cell has a new picture. A recording in it is not paced: its cell shows what comes.
+    The window is redrawn when any cell has a new frame. Recordings are not paced here: a cell shows each frame as it
+    arrives.
     """
 
     def __init__(self, title: str, grid: Grid, cell: int) -> None:
-        """Take a cell of `grid`, by its number. Raises `SinkError`."""
+        """Use the cell number `cell` of `grid`. Raises `SinkError`."""
         super().__init__(title)
         self._grid = grid
         self._cell = cell
 
-    def _show(self, picture: Image, pts_s: float, run: RunInfo) -> bool | None:  # noqa: ARG002 - it is not paced
+    def _show(self, picture: Image, pts_s: float, run: RunInfo) -> bool | None:  # noqa: ARG002 - cells are not paced
         canvas = self._grid.put(self._cell, picture, run.source.source_id)
         if not self._is_shown:
             self._grid.show_window()
@@ -148,10 +149,10 @@ class GridCellSink(WindowSink):
 
 
 class Grid(SharedSink):
-    """A window whose cells belong to several sources; used from the main thread."""
+    """A window with one cell per source. Use it from the main thread."""
 
     def __init__(self, title: str, count: int) -> None:
-        """A grid for `count` cells, as square as it can be."""
+        """Create a grid for `count` cells, as square as possible."""
         self._title = title
         self.columns = math.ceil(math.sqrt(count))
         self.rows = math.ceil(count / self.columns)
@@ -160,13 +161,13 @@ class Grid(SharedSink):
         self._cell_width, self._cell_height = MAX_WIDTH // self.columns, MAX_HEIGHT // self.rows
         self._canvas = np.zeros((self._cell_height * self.rows, self._cell_width * self.columns, 3), np.uint8)
 
-    def of_source(self, source: SourceInfo) -> GridCellSink:  # noqa: ARG002 - cells are given out in order
+    def of_source(self, source: SourceInfo) -> GridCellSink:  # noqa: ARG002 - cells are assigned in order
         """Return the sink of the next free cell. Raises `SinkError`."""
         self._taken += 1
         return GridCellSink(self._title, self, self._taken - 1)
 
     def put(self, cell: int, picture: Image, label: str) -> Image:
-        """Fit `picture` into its cell with its label and return the whole, (H, W, 3) uint8 BGR."""
+        """Fit `picture` into its cell with its label. Return the whole grid as a (H, W, 3) uint8 BGR image."""
         row, column = divmod(cell, self.columns)
         top, left = row * self._cell_height, column * self._cell_width
         place = self._canvas[top : top + self._cell_height, left : left + self._cell_width]
@@ -176,7 +177,7 @@ class Grid(SharedSink):
         return self._canvas
 
     def show_window(self) -> None:
-        """Open the window, once for all cells."""
+        """Open the window once for all cells."""
         if not self._is_shown:
             self._is_shown = True
             _open_window(self._title, self._canvas)
@@ -191,22 +192,22 @@ def _open_window(title: str, picture: Image) -> None:
 
 @cache
 def _probe(display: str | None, wayland: str | None) -> None:
-    """Open a window in a child process, for what a process does not survive.
+    """Open a window in a child process, because some failures kill or hang the process. Raises `SinkError`.
 
-    Without a display Qt aborts it. In a process that imports PyAV, which brings an X library of its own, before OpenCV,
-    the first window hangs for ever (https://github.com/opencv/opencv/issues/29195). A success holds for the process.
+    Without a display, Qt aborts the process. PyAV bundles its own X library: if a process imports PyAV before OpenCV,
+    its first window hangs forever (https://github.com/opencv/opencv/issues/29195). Success is cached for this process.
     """
     if sys.platform == "linux" and not (display or wayland):
-        raise SinkError(f"no window can be opened: there is no display (DISPLAY is not set); {_INSTEAD}")
+        raise SinkError(f"no window can be opened: no display (DISPLAY is not set); {_INSTEAD}")
     imports = [name for name in sys.modules if name in {"av", "cv2"}]  # in the order of this process
     command = [sys.executable, "-c", f"import {', '.join(imports)}; {_PROBE}"]
     try:
         probe = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        cause = "import cv2 before av, else it hangs" if imports[0] == "av" else "the display does not answer"
+        cause = "import cv2 before av to avoid a hang" if imports[0] == "av" else "the display does not respond"
         raise SinkError(f"no window can be opened: {cause}; {_INSTEAD}") from error
     if probe.returncode == 0:
         return
     if b"not implemented" in probe.stderr:
-        raise SinkError(f"no window can be opened: this OpenCV has none (opencv-python has them); {_INSTEAD}")
+        raise SinkError(f"no window can be opened: this OpenCV lacks window support (use opencv-python); {_INSTEAD}")
     raise SinkError(f"no window can be opened on display {display!r}; {_INSTEAD}")

@@ -1,1 +1,1 @@
-"""Where frames come from: `open` takes a text to a source, `source` holds the interface."""
+"""Input sources. `open` maps a text to a source; `source` defines the interface."""

@@ -1,4 +1,4 @@
-"""Picture files of several frames: animated WebP and PNG, TIFF of several pages."""
+"""Picture files with several frames: animated WebP, animated PNG and multi-page TIFF."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _MS = Fraction(1, 1000)
 
 
 def frame_count(path: Path) -> int:
-    """Return how many frames a picture file has; 1 for one that cannot be read."""
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # PIL raises of all kinds for what is damaged
+    """Return the number of frames in a picture file, or 1 if the file cannot be read."""
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # PIL raises many exception types on damaged files
         warnings.simplefilter("ignore")
         with PIL.Image.open(path) as picture:
             if picture.format in _FORMATS:
@@ -32,7 +32,7 @@ def frame_count(path: Path) -> int:
 
 
 class Animation(Recorded):
-    """The frames of one picture file, at the times that it gives, or `PICTURES_PER_S`."""
+    """The frames of one picture file, timed by its frame durations, or by `PICTURES_PER_S` if it stores none."""
 
     def __init__(self, path: Path, text: str, source_id: str, max_pixels: int) -> None:
         """Open `path`. Raises `SourceError`."""
@@ -58,11 +58,11 @@ class Animation(Recorded):
             raise SourceError(f"{self._text} is damaged at frame {count}: {describe(error)}") from error
 
     def _frames(self, picture: PIL.Image.Image) -> Iterator[tuple[Image, int]]:
-        """Yield each frame, BGR, with how long it is shown, in ms; 0 where the file does not say."""
+        """Yield each frame as BGR with its duration in ms (0 if the file stores none)."""
         for number in range(int(getattr(picture, "n_frames", 1))):
             picture.seek(number)
             check_size(*picture.size, self._max_pixels)
-            if picture.format == "TIFF":  # OpenCV scales 16 bits, PIL clips them
+            if picture.format == "TIFF":  # OpenCV scales 16-bit values to 8 bits; PIL clips them
                 _, pages = cv2.imreadmulti(str(self._path), number, 1, flags=cv2.IMREAD_COLOR)
                 yield np.asarray(pages[0], np.uint8), 0
             else:

@@ -1,4 +1,4 @@
-"""One connection to a camera or a stream, read by a thread of its own, and why it could not be made or was lost."""
+"""One connection to a camera or stream, read in its own thread. Explains why it failed or was lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -29,12 +29,13 @@ from streampose.sources.endpoint import KINDS, Endpoint
 from streampose.sources.source import Reading
 
 _POLL_S = 0.05
-"""Between two looks at whether a source that waits is still wanted."""
+"""Interval at which a waiting source checks whether it was stopped."""
 _PACKETS = 64
-"""Read ahead of the decoder, which takes them at once; a few seconds of a paced source."""
+"""Maximum packets buffered ahead of the decoder. The decoder takes packets at once unless the source is paced. For a
+paced source this is a few seconds of video."""
 _GRACE_S = 0.5
 _SOUND_FIRST_S = 12.0
-"""Some servers start a player with sound and send frames from the next keyframe on; some send one every ten seconds."""
+"""Some servers send a new player only sound until the next keyframe, and some send a keyframe only every 10 s."""
 _LOOK_LONGER = {"analyzeduration": f"{_SOUND_FIRST_S * 1e6:.0f}", "probesize": "5000000", "fpsprobesize": "0"}
 _CAMERA_POLL_S = 0.002
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 80, "https": 443}
@@ -42,9 +43,9 @@ _PROBE_S = 1.0
 
 
 class Connection:
-    """One connection, with a thread of its own for FFmpeg's calls, which nothing can wake before their time is over.
+    """One connection with its own thread for FFmpeg's calls, which cannot be interrupted before their timeout.
 
-    The thread opens, reads and closes; who is not interested any more releases it and goes on.
+    The thread opens, reads and closes the container. A caller that loses interest calls `release()` and does not wait.
     """
 
     def __init__(
@@ -62,8 +63,11 @@ class Connection:
         threading.Thread(target=self._run, name=f"streampose read {source_id}", daemon=True).start()
 
     def container(self, stop: threading.Event) -> InputContainer | None:
-        """Return what was opened, for looking at, waiting for it; None when stopped. Raises `Lost` or `UsageError`."""
-        # FFmpeg's limit counts for each of two phases, and neither for a name server nor for a device driver.
+        """Wait for the open container and return it for inspection; return None if stopped.
+
+        Raises `Lost` or `UsageError`.
+        """
+        # FFmpeg applies its timeout to each of two phases separately, and not to name lookups or device drivers.
         while not self._opened.wait(_POLL_S):
             if stop.is_set():
                 return None
@@ -74,7 +78,7 @@ class Connection:
         return self._container
 
     def packets(self, stop: threading.Event) -> Iterator[Packet[Any]]:
-        """Yield the packets of all streams up to the end, or until stopped. Raises `Lost`."""
+        """Yield the packets of all streams until the end or until stopped. Raises `Lost`."""
         heard_s = time.monotonic()
         while not stop.is_set():
             try:
@@ -89,13 +93,13 @@ class Connection:
             heard_s = time.monotonic()
 
     def skip_waiting(self) -> None:
-        """Skip the packets that wait."""
+        """Discard all buffered packets."""
         with contextlib.suppress(Empty, Finished, Lost):
             while True:
                 self._packets.take(timeout_s=0)
 
     def release(self) -> None:
-        """Want no more, and look at the container no more: it is closed when FFmpeg's present call is over."""
+        """Give up the connection and stop using its container. The thread closes it after FFmpeg's current call."""
         self._packets.close()
         self._released.set()
 
@@ -119,7 +123,7 @@ class Connection:
     def _open(self) -> InputContainer:
         container = self._attempt(self._endpoint.options)
         if self._endpoint.may_begin_with_sound and not container.streams.video:
-            # Frames come with the next keyframe only: look again, for longer.
+            # Frames start at the next keyframe, so probe again for longer.
             container.close()
             self._open_timeout_s = max(self._open_timeout_s, _SOUND_FIRST_S)
             self._opening_since_s = time.monotonic()
@@ -139,9 +143,11 @@ class Connection:
                 metadata_errors="replace",
             )
         except av.ProtocolNotFoundError as error:
-            raise UsageError(f"{self._endpoint.text}: this FFmpeg cannot read such addresses; give {KINDS}") from error
+            raise UsageError(
+                f"{self._endpoint.text}: this FFmpeg does not support this protocol; give {KINDS}"
+            ) from error
         except (av.FFmpegError, OSError, ValueError) as error:
-            # A server that says nothing sends data that is not valid, to FFmpeg's RTSP.
+            # FFmpeg's RTSP demuxer reports a silent server as invalid data.
             if time.monotonic() - self._opening_since_s >= self._open_timeout_s:
                 raise self._no_answer(error) from error
             raise Lost(_why(error, self._endpoint), error) from error
@@ -149,32 +155,32 @@ class Connection:
     def _read(self, container: InputContainer) -> None:
         while not self._released.is_set():
             try:
-                # All streams: with one alone, PyAV would not come back while only the others send.
+                # Read all streams: with only one selected, PyAV blocks while other streams send.
                 for packet in packets_of(container):
                     if self._released.is_set():
                         return
-                    if packet.size:  # an empty one is PyAV's word for the end
+                    if packet.size:  # PyAV marks the end with an empty packet
                         self._packets.put(packet)
             except Closed:
                 return
-            except av.BlockingIOError:  # a camera between two pictures
+            except av.BlockingIOError:  # the camera has no new frame yet
                 self._released.wait(_CAMERA_POLL_S)
             except av.ExitError as error:
                 raise self._silence(error) from error
             except av.FFmpegError as error:
-                raise Lost(f"the connection broke: {ffmpeg_reason(error)}", error) from error
+                raise Lost(f"the connection failed: {ffmpeg_reason(error)}", error) from error
             else:
                 return
 
     def _no_answer(self, cause: Exception | None = None) -> Lost:
-        return Lost(f"it did not answer within {self._open_timeout_s:.1f} s", cause)
+        return Lost(f"no answer within {self._open_timeout_s:.1f} s", cause)
 
     def _silence(self, cause: Exception | None = None) -> Lost:
-        return Lost(f"nothing came for {self._read_timeout_s:g} s", cause)
+        return Lost(f"no data received for {self._read_timeout_s:g} s", cause)
 
 
 def _read_one_variant(container: InputContainer, reading: Reading) -> None:
-    """Let HLS fetch the pieces of the variant that is read, and of no other. Raises `Lost`."""
+    """Make HLS fetch only the segments of the selected variant. Raises `Lost`."""
     chosen = video_stream(container, reading)
     for stream in container.streams:
         if stream.index != chosen.index:
@@ -182,57 +188,57 @@ def _read_one_variant(container: InputContainer, reading: Reading) -> None:
 
 
 def _why(error: Exception, endpoint: Endpoint) -> str:
-    """Return why a connection could not be made, in words that say what to do."""
+    """Return why a connection failed and, where possible, what to do about it."""
     if endpoint.is_camera:
         return _why_no_camera(error, endpoint)
     match error:
         case av.HTTPUnauthorizedError():
             return "unauthorised: check the user name and the password"
         case av.HTTPForbiddenError():
-            return "forbidden: this user may not see it"
+            return "forbidden: this user has no access to the stream"
         case av.HTTPNotFoundError():
-            return "not found: the server is there, such a stream is not"
+            return "not found: the server answers but has no such stream"
         case av.HTTPClientError():
             return "the server refuses to play it; it may have no video stream"
         case av.HTTPServerError():
-            return "the server reports a failure of its own"
+            return "the server reports an internal error"
         case av.ExitError():
             return "timed out"
-    # FFmpeg's RTSP and RTMP hide why they could not connect.
+    # FFmpeg's RTSP and RTMP code hides why a connection failed.
     unreachable = _why_unreachable(endpoint)
     if unreachable is not None:
         return unreachable
     match error:
         case av.DecoderNotFoundError():
-            return "this FFmpeg has no decoder for its video; let it send H.264"
+            return "this FFmpeg has no decoder for its video; configure it to send H.264"
         case av.ArgumentError() | av.InvalidDataError() | av.EOFError() if endpoint.may_be_recorded:
-            return "what comes from there is no video, or a playlist that leads elsewhere than to http(s)"
+            return "the response is not a video, or it is a playlist that refers to addresses other than http(s)"
         case av.InvalidDataError() | av.EOFError():
-            return "what comes from there is no video stream"
+            return "the data received is not a video stream"
         case av.ArgumentError():
-            return "what comes from there makes no sense, or leads to another kind of address"
+            return "the response is invalid or redirects to another kind of address"
         case OSError() if error.errno == errno.EIO:
-            return "the server closed the connection: no such stream, or not for this user"
+            return "the server closed the connection: no such stream, or this user has no access to it"
         case av.FFmpegError():
             return ffmpeg_reason(error)
     return redact(str(error))
 
 
 def _why_unreachable(endpoint: Endpoint) -> str | None:
-    """Return why nothing can be connected to there; None when something can, or there are no connections."""
+    """Return why the host and port are unreachable; None if they are reachable or the protocol has no connections."""
     parts = urlsplit(endpoint.url)
     if parts.scheme not in _PORTS:
         return None
     try:
         socket.create_connection((parts.hostname, parts.port or _PORTS[parts.scheme]), _PROBE_S).close()
     except (socket.gaierror, UnicodeError):
-        return "no such host: check its name"
+        return "no such host: check the host name"
     except ConnectionRefusedError:
-        return "refused: nothing listens there; check the host and the port"
+        return "refused: no server listens on this port; check the host and the port"
     except TimeoutError:
         return "timed out"
     except ValueError:
-        return "its port is no number up to 65535"
+        return "invalid port (0 to 65535)"
     except OSError as error:
         return f"no route: check the address and the network ({describe(error)})"
     return None
@@ -242,16 +248,16 @@ def _why_no_camera(error: Exception, endpoint: Endpoint) -> str:
     match error:
         case FileNotFoundError() | av.FileNotFoundError():
             there = ", ".join(sorted(str(path) for path in Path("/dev").glob("video[0-9]*")))
-            return f"there is no such camera (there is {there or 'none'})"
+            return f"no such camera (found: {there or 'none'})"
         case PermissionError():
             return "no permission to use it: add the user to the group that owns it (usually video)"
         case OSError() if error.errno == errno.EBUSY:
             return "another program is using it"
         case OSError() if error.errno in (errno.ENOTTY, errno.ENODEV, errno.ENXIO):
-            return "it is no camera"
+            return "it is not a camera"
         case OSError() | av.ArgumentError() if getattr(error, "errno", None) == errno.EINVAL:
             asked = endpoint.options.keys() & {"video_size", "framerate", "input_format", "pixel_format", "vcodec"}
-            return "it does not offer this size, rate or format" if asked else "it is no camera"
+            return "it does not offer this size, rate or format" if asked else "it is not a camera"
         case av.FFmpegError():
             return ffmpeg_reason(error)
     return str(error)

@@ -1,6 +1,6 @@
-"""A decoded frame to the picture that the pipeline works on: BGR, upright, cropped, in the colours that it means.
+"""Converts a decoded frame to the pipeline's image: BGR, upright, cropped, with correct colours.
 
-Knows no file, no stream and no clock.
+Knows nothing about files, streams or clocks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import threading
 from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
-import cv2  # before av, else windows hang: see sinks/window.py
+import cv2  # import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -26,30 +26,31 @@ from streampose.sources.tone_map import ToneMap
 
 
 class TooLarge(ValueError):
-    """A picture of too many pixels."""
+    """The image has too many pixels."""
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise `TooLarge` for a picture of more than `max_pixels`."""
+    """Raise `TooLarge` if an image has more than `max_pixels` pixels."""
     if width * height > max_pixels:
-        raise TooLarge(f"{width} x {height} pixels are more than max_pixels ({max_pixels:,})")
+        raise TooLarge(f"{width} x {height} pixels exceed max_pixels ({max_pixels:,})")
 
 
 _UNSPECIFIED = 2
 _BT709 = 1
 _RGB = 0
 _KNOWN_MATRICES = frozenset([_RGB, _BT709, _UNSPECIFIED, 4, 5, 6, 7, 9])
-"""FFmpeg's numbers (AVColorSpace, those of ITU-T H.273) of the matrices that its converter knows (swscale 9.5). It
-refuses pictures that name another, some of them by mistake; they are read as those that name none."""
+"""Colour matrices that FFmpeg's converter supports (swscale 9.5), as AVColorSpace numbers (the same as ITU-T H.273).
+The converter refuses frames with any other matrix. Some frames name one by mistake, so such frames are treated as if
+they named none."""
 _HD_WIDTH, _HD_HEIGHT = 1280, 577
-"""From either on, video that names no matrix is read with BT.709, below with BT.601: the rule of players (mpv, VLC)."""
+"""Video that names no matrix is read as BT.709 if it reaches either size, else as BT.601, as in players (mpv, VLC)."""
 _PQ, _HLG = 16, 18
-"""Transfer functions of HDR (ITU-T H.273)."""
+"""HDR transfer functions (ITU-T H.273)."""
 _SRGB = 13
 
 
 class Crop(NamedTuple):
-    """What a container hides at the edges of the stored picture, in pixels."""
+    """Pixels that the container crops from each edge of the stored frame."""
 
     top: int = 0
     bottom: int = 0
@@ -61,27 +62,29 @@ NO_CROP = Crop()
 
 
 class FrameConverter:
-    """Decoded frames of one source to pictures; used from one thread."""
+    """Converts the decoded frames of one source to images. Use it from one thread."""
 
     def __init__(self, text: str, max_pixels: int, crop: Crop = NO_CROP) -> None:
-        """Convert nothing yet.
+        """Store the settings.
 
         Args:
             text: names the source in messages.
-            max_pixels: a frame of more is refused.
-            crop: what is cut off, before the picture is turned.
+            max_pixels: refuse frames with more pixels.
+            crop: pixels to cut off before the image is rotated.
         """
         self._text = text
         self._max_pixels = max_pixels
         self._crop = crop
-        # One for all frames: `VideoFrame.to_ndarray(format=...)` makes a new one each time, which takes longer than
-        # decoding the frame.
+        # Shared by all frames: `VideoFrame.to_ndarray(format=...)` creates a new reformatter per call, which takes
+        # longer than decoding the frame.
         self._reformatter = VideoReformatter()
         self._tone_maps: dict[int, ToneMap] = {}
 
     def to_bgr(self, frame: VideoFrame) -> Image:
-        """Return a frame as (H, W, 3) uint8 BGR, contiguous: cropped, turned as its display matrix says, HDR as SDR.
-        A matrix that the frame does not name is set in it. Raises `SourceError`.
+        """Return a frame as a contiguous (H, W, 3) uint8 BGR image.
+
+        The image is cropped and rotated by the frame's display matrix; HDR is converted to SDR. If the frame names no
+        colour matrix, this sets one in the frame. Raises `SourceError`.
         """
         try:
             check_size(frame.width, frame.height, self._max_pixels)
@@ -91,7 +94,7 @@ class FrameConverter:
         try:
             bgr = self._in_sdr(frame)
         except av.FFmpegError as error:
-            what = f"holds frames ({frame.format.name}) that cannot be converted to BGR: {ffmpeg_reason(error)}"
+            what = f"has frames ({frame.format.name}) that cannot be converted to BGR: {ffmpeg_reason(error)}"
             raise SourceError(f"{self._text} {what}") from error
         upright: npt.NDArray[Any] = self._cropped(bgr)
         orientation = _orientation(frame)
@@ -102,11 +105,10 @@ class FrameConverter:
         return np.ascontiguousarray(upright, np.uint8)
 
     def shrinking(self, frame: VideoFrame) -> Shrink | None:
-        """Return what shrinks a frame that `to_bgr` has seen, from its own pixels; None if they are RGB, HDR, cropped
-        or not upright.
+        """Return a function that shrinks a frame directly from its decoded pixels, after `to_bgr` has processed it.
 
-        Before the conversion to BGR there are half as many of them: 1280x720 to 398x224 takes 0.9 ms, and 2.5 by
-        OpenCV.
+        Return None if the frame is RGB, HDR, cropped or not upright. Decoded pixels hold half as much data as BGR:
+        shrinking 1280x720 to 398x224 takes 0.9 ms, compared with 2.5 ms in OpenCV.
         """
         is_as_shown = self._crop == NO_CROP and _orientation(frame) == _UPRIGHT and not _is_hdr(frame)
         return None if frame.format.is_rgb or not is_as_shown else _Shrinking(frame)
@@ -128,7 +130,7 @@ class FrameConverter:
 
 
 class _Shrinking:
-    """A frame that can be shrunk, from any thread."""
+    """Shrinks one frame; callable from any thread."""
 
     def __init__(self, frame: VideoFrame) -> None:
         self._frame = frame
@@ -139,7 +141,7 @@ class _Shrinking:
 
 
 def colours_of(frame: VideoFrame) -> Colours:
-    """Return what the pixels of the picture that `FrameConverter` makes of a frame mean."""
+    """Return the colour primaries and transfer function of the image that `FrameConverter` makes from a frame."""
     if _is_hdr(frame):
         return Colours(primaries=_BT709, transfer=_SRGB)
     return Colours(primaries=int(frame.color_primaries), transfer=int(frame.color_trc))
@@ -150,43 +152,44 @@ def _is_hdr(frame: VideoFrame) -> bool:
 
 
 def _name_matrix(frame: VideoFrame) -> None:
-    """Set the matrix of a frame that names none, or one that cannot be right, by the usual rule."""
+    """Set the colour matrix by frame size if the frame names none or an invalid one."""
     if frame.format.is_rgb:
         return
     if frame.colorspace in (_UNSPECIFIED, _RGB) or frame.colorspace not in _KNOWN_MATRICES:
         is_hd = frame.width >= _HD_WIDTH or frame.height >= _HD_HEIGHT
-        frame.colorspace = _BT709 if is_hd else _UNSPECIFIED  # which is BT.601 to the converter
+        frame.colorspace = _BT709 if is_hd else _UNSPECIFIED  # the converter treats it as BT.601
 
 
 _AREA = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
-"""With the flags that keep the colour of a pixel to itself."""
+"""The extra flags keep colour from bleeding into neighbouring pixels."""
 
 
 class _OfThread(threading.local):
     def __init__(self) -> None:
-        self.reformatter = VideoReformatter()  # with its tables for the sizes that it was last given
+        self.reformatter = VideoReformatter()  # caches its tables for the last sizes
 
 
 _of_thread = _OfThread()
 
 
 class _Orientation(NamedTuple):
-    """How a stored picture becomes upright: rows and columns change places first, if they do."""
+    """How to turn a stored frame upright: transpose first, then flip."""
 
     is_transposed: bool
     flip: int | None
-    """As `cv2.flip` names it: 1 left to right, 0 upside down, -1 both."""
+    """The code for `cv2.flip`: 1 left to right, 0 upside down, -1 both, None for no flip."""
 
 
 _UPRIGHT = _Orientation(False, None)
 
 
 def _orientation(frame: VideoFrame) -> _Orientation:
-    # Not `VideoFrame.rotation`, which cannot tell a mirror image from half a turn. A stored point (x, y) is shown at
-    # (a x + c y, b x + d y), see libavutil/display.h; other angles go to the nearest quarter.
+    # `VideoFrame.rotation` cannot tell a mirror image from a 180-degree rotation, so read the display matrix. It shows
+    # a stored point (x, y) at (a x + c y, b x + d y), see libavutil/display.h. Other angles are rounded to the nearest
+    # quarter turn.
     try:
-        # Not `frame.side_data`: the frame would hold what holds it, and its pixels stay until the garbage collector
-        # comes, hundreds of frames later (PyAV 18.1, whose stubs do not know the constructor).
+        # `frame.side_data` would create a reference cycle and keep the pixels until the garbage collector runs,
+        # hundreds of frames later. The stubs of PyAV 18.1 lack this constructor.
         matrix = SideDataContainer(frame)[SideDataType.DISPLAYMATRIX]  # type: ignore[call-arg]
     except KeyError:
         return _UPRIGHT
@@ -198,13 +201,14 @@ def _orientation(frame: VideoFrame) -> _Orientation:
 
 
 def pixel_aspect(frame: VideoFrame, stored: Fraction | None) -> Fraction:
-    """Return the width of a pixel over its height in the picture that `FrameConverter` makes of a frame, whose stream
-    says `stored`.
+    """Return the pixel aspect ratio (width over height) of the image that `FrameConverter` makes from a frame.
+
+    `stored` is the ratio that the stream declares.
     """
     aspect = stored or Fraction(1)
     return 1 / aspect if _orientation(frame).is_transposed else aspect
 
 
 def ffmpeg_reason(error: av.FFmpegError) -> str:
-    """Return FFmpeg's own words, without the number and the file name around them."""
+    """Return FFmpeg's error text without the error number and file name."""
     return error.strerror or type(error).__name__

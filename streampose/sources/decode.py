@@ -1,6 +1,6 @@
-"""Containers and decoders, by FFmpeg: what may be opened, which stream is read, and its good frames.
+"""FFmpeg containers and decoders: which files may be opened, which stream is read, and its intact frames.
 
-Knows no times but those that the file gives.
+Uses only the timestamps stored in the file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -30,17 +30,18 @@ CONTAINERS = (
     "dhav,lmlm4,mxg,nsv,nuv,pva,ty,"
     "aac,aiff,flac,mp3,wav"
 )
-"""What FFmpeg may take a file for. Playlists, scripts and the like are missing on purpose: they make it open other
-files and network addresses. The sound formats of the last line are there to be told that they hold no video."""
+"""Container formats that FFmpeg may detect. Playlists and scripts are excluded on purpose, because they make FFmpeg
+open other files and network addresses. The sound formats in the last line are included so that the error can say that
+the file has no video."""
 _HAS_CLOCK = frozenset(["mpegts", "mpeg", "dhav", "asf"])
-"""Containers whose times are those of a clock that ran before the recording began."""
+"""Containers whose timestamps come from a clock that was running before the recording began."""
 
 
 class Lost(Exception):
-    """What is read is not there, or not any more, for the reason that the text gives, without the source's name.
+    """The input is unavailable or was lost. The text gives the reason without the source's name.
 
-    Neither it nor its cause is kept with a traceback, nor is what it was raised beside: the frames there would hold on
-    to FFmpeg's decoder with its threads and pictures.
+    The error, its cause and its context are kept without tracebacks. The stack frames of a traceback would keep
+    FFmpeg's decoder alive, with its threads and images.
     """
 
     def __init__(self, reason: str, cause: Exception | None = None) -> None:
@@ -49,22 +50,22 @@ class Lost(Exception):
 
 
 def open_recording(path: str) -> InputContainer:
-    """Return the video file at `path`, opened such that it can make FFmpeg read no other file and no network.
+    """Open the video file at `path`. The file cannot make FFmpeg read another file or the network.
 
     Raises `av.FFmpegError`.
     """
-    # "file:" keeps FFmpeg from taking a name with a colon for an address.
+    # "file:" stops FFmpeg from treating a name with a colon as an address.
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     return av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
 
 
 def video_stream(container: InputContainer, reading: Reading) -> VideoStream:
-    """Return the video stream to read: the one asked for, or the best.
+    """Return the requested video stream, or the best one if none was requested.
 
     Raises:
-        Lost: there is none, or none that can be decoded.
+        Lost: no such stream exists, or none can be decoded.
     """
-    # The cover picture of a sound file is a video stream to FFmpeg.
+    # FFmpeg reports the cover picture of a sound file as a video stream.
     videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not videos:
         raise Lost("no video stream")
@@ -74,7 +75,7 @@ def video_stream(container: InputContainer, reading: Reading) -> VideoStream:
         videos = [videos[reading.stream]]
     decodable = [s for s in videos if s.codec_context is not None]
     if not decodable:
-        raise Lost("this FFmpeg has no decoder for its video; H.264 always works")
+        raise Lost("this FFmpeg has no decoder for its video; use H.264, which is always supported")
     if reading.max_height is not None:
         low = [s for s in decodable if s.codec_context.height <= reading.max_height]
         decodable = low or [min(decodable, key=lambda s: s.codec_context.height)]
@@ -82,28 +83,30 @@ def video_stream(container: InputContainer, reading: Reading) -> VideoStream:
 
 
 def _rank(stream: VideoStream) -> tuple[bool, int, int]:
-    """Return what makes a stream the one to read: the container's default first, then its size, then its place."""
+    """Return the sort key for streams: the container's default first, then the largest, then the lowest index."""
     pixels = stream.codec_context.width * stream.codec_context.height
     return bool(stream.disposition & Disposition.default), pixels, -stream.index
 
 
 def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
-    """Yield what `container.demux` does.
+    """Yield the packets of `container.demux`.
 
-    A stream that appears behind the header, as one flipped bit of a transport stream brings about, is one more than
-    PyAV (18.1) has counted: at the end, when it flushes, it fails for lack of it. All packets have been yielded then.
+    A single flipped bit in a transport stream can make a new stream appear after the header. PyAV (18.1) has not
+    counted this stream and raises `IndexError` when it flushes at the end. All packets have been yielded by then, so
+    the error is ignored.
     """
     with contextlib.suppress(IndexError):
         yield from container.demux(*streams)
 
 
 LATE_START_S = 10.0
-"""A recording that begins later than this was cut out of something longer; one that begins a little late is whole."""
+"""A recording that starts later than this is treated as cut from a longer one. A small offset is kept as it is."""
 
 
 def late_start_s(container: InputContainer) -> Fraction:
-    """Return the time at which a recording with a clock of its own, such as a piece of a transport stream, begins; 0
-    where it begins within `LATE_START_S`, or where the container's times are a matter of its maker's will.
+    """Return the start time of a recording that has its own clock, such as a segment of a transport stream.
+
+    Return 0 if it starts within `LATE_START_S`, or if the container's start time is chosen freely by its writer.
     """
     start_s = Fraction(container.start_time or 0, av.time_base)
     has_clock = container.format.name in _HAS_CLOCK
@@ -117,7 +120,7 @@ class Fault(NamedTuple):
 
 
 class Decoding:
-    """One pass of a decoder over a recording's packets: its good frames, and what was wrong with the others."""
+    """One decoder pass over a recording's packets. Yields the intact frames and records the first fault."""
 
     def __init__(
         self, container: InputContainer, stream: VideoStream, packets: Iterable[Packet[Any]], thread_type: str
@@ -125,26 +128,26 @@ class Decoding:
         self._packets = packets
         self._stream = stream
         self._context = stream.codec_context
-        # AUTO or NONE: with SLICE alone FFmpeg's H.264 decoder (8.1) does not mark the pictures that it patched up.
+        # Use AUTO or NONE: with SLICE, FFmpeg's H.264 decoder (8.1) does not flag the frames that it repaired.
         self._context.thread_type = thread_type
-        # MPEG-TS flags packets that are whole wherever its counters jump, as between joined recordings.
+        # MPEG-TS flags intact packets as corrupt wherever its counters jump, for example between joined recordings.
         self._flags_are_exact = container.format.name not in ("mpegts", "hls")
-        # AVI stores no times of frames, only the order of packets, and B-frames are shown in another: the first frame
-        # that comes out has the first time, and so on.
+        # AVI stores no frame times, only the packet order, and B-frames are displayed in a different order. The nth
+        # decoded frame therefore gets the nth packet time.
         self._times: deque[int] | None = deque() if container.format.name == "avi" else None
         self.fault: Fault | None = None
-        """The first one."""
+        """The first fault."""
         self.outstanding = 0
-        """Packets that have given neither a frame nor an error."""
+        """Number of packets that have produced neither a frame nor an error."""
         self.good = 0
-        """Frames yielded."""
+        """Number of frames yielded."""
         self.last_pts: int | None = None
-        """The latest of the good frames' times, in ticks of the stream."""
+        """The latest time of an intact frame, in ticks of the stream."""
         self.reached_s = 0.0
-        """Where the last whole packet of any stream ends."""
+        """End time of the latest intact packet of any stream, in seconds."""
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yield the good frames; never raises for what is in the file."""
+        """Yield the intact frames. Damage in the file is recorded in `fault` and never raised."""
         try:
             for packet in self._packets:
                 at = packet.pts if packet.pts is not None else packet.dts
@@ -178,7 +181,7 @@ class Decoding:
             if self._times:
                 frame.pts = self._times.popleft()
             if frame.is_corrupt:
-                self._note("a picture is incomplete")
+                self._note("a frame is incomplete")
                 continue
             if frame.pts is not None:
                 self.last_pts = frame.pts if self.last_pts is None else max(self.last_pts, frame.pts)

@@ -1,4 +1,4 @@
-"""What a camera or an address is to FFmpeg: the text that a user writes to the input, format and options to open."""
+"""Maps the user's camera or address to the URL, format and options that FFmpeg opens."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ KINDS = "a camera (0, /dev/video2), rtsp(s)://, rtmp(s)://, http(s)://, udp://, 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What FFmpeg is told to open."""
+    """An input as FFmpeg opens it."""
 
     url: str = field(repr=False)
-    """With the credentials, as FFmpeg wants them."""
+    """The address with credentials, in FFmpeg's form."""
     text: str
-    """As the user wrote it, without them."""
+    """The address as the user wrote it, with credentials redacted."""
     source_id: str
     format: str | None = None
-    """FFmpeg's name; None lets it find out."""
+    """FFmpeg's format name; None detects the format."""
     options: dict[str, str] = field(default_factory=dict)
     is_camera: bool = False
     may_be_recorded: bool = False
-    """Whether a connection that says how long it is comes to a real end."""
+    """Whether the address may hold a recording: a connection that declares a length and really ends there."""
     may_begin_with_sound: bool = False
-    """Whether a server may send sound for a while before the first frame."""
+    """Whether a server may send only sound for a while before the first frame."""
     read_timeout_s: float = 5.0
-    """A connection on which nothing comes for so long is lost."""
+    """A connection that delivers no data for this long is lost."""
 
 
 def address(text: str, rtsp_transport: str) -> Endpoint:
-    """Return what an address (`rtsp`, `rtsps`, `rtmp`, `rtmps`, `http`, `https`, `udp`, `srt` where FFmpeg has it) is.
+    """Return the endpoint of a network address.
 
-    A user name and password may be written plainly, but for a `%` before two hexadecimal digits, which is `%25`; an `@`
-    in the query is `%40`.
+    Supported schemes: `rtsp`, `rtsps`, `rtmp`, `rtmps`, `http`, `https`, `udp`, and `srt` if FFmpeg supports it. User
+    names and passwords are written without escapes, except that a `%` before two hexadecimal digits is written `%25`.
+    An `@` in the query is written `%40`.
 
     Args:
         text: the address.
-        rtsp_transport: `tcp`, or `udp`, which loses packets and never waits for them.
+        rtsp_transport: `tcp` or `udp`. UDP loses packets and never waits for them.
 
     Raises:
-        UsageError: an address that cannot be right.
+        UsageError: the address is invalid.
     """
     scheme, _, rest = text.partition("://")
     scheme = scheme.lower()
@@ -58,12 +59,12 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
         raise UsageError(f"{shown} cannot be read: give {KINDS}")
     host = re.split(r"[/?]", split_userinfo(rest)[1])[0]
     if not host:
-        raise UsageError(f"{shown} names no host")
+        raise UsageError(f"{shown} has no host name")
     url = for_ffmpeg(scheme, rest)
-    # Of what is shown: a password that `split_userinfo` did not recognize must not leak into a name.
+    # Use the redacted text: a password that `split_userinfo` did not recognize must not leak into the name.
     source_id = file_safe(re.split(r"[?#]", shown.removeprefix(f"{scheme}://").removeprefix("***@"))[0])
-    # FFmpeg would look at 5 s of a stream first. With `fflags=nobuffer` it would throw that away, the first keyframe
-    # included; kept, it is decoded at once and does not delay what follows.
+    # By default FFmpeg probes 5 s of a stream first. With `fflags=nobuffer` it would discard the probed data, including
+    # the first keyframe. Without that flag the data is decoded at once and does not delay later frames.
     quick = {"analyzeduration": "100000"}
     match scheme:
         case "rtsp" | "rtsps":
@@ -75,34 +76,34 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
         case "udp" | "srt":
             return Endpoint(url, shown, source_id, "mpegts", quick | {"protocol_whitelist": scheme})
     options = {
-        # No "file": a playlist names further addresses.
+        # "file" is excluded, because a playlist names further addresses.
         "protocol_whitelist": "http,https,tcp,tls,crypto",
         "format_whitelist": f"{CONTAINERS},hls,mpjpeg",
-        "live_start_index": "-1",  # the latest piece of HLS, not the third last
+        "live_start_index": "-1",  # start at the latest HLS segment, not the third last
         "analyzeduration": "500000",
-        # Pieces may have any name, with a token behind it: what they hold is checked, by `format_whitelist`.
+        # Segments may have any name, with a token after it. `format_whitelist` checks their content instead.
         "extension_picky": "0",
         "allowed_extensions": "ALL",
         "allowed_segment_extensions": "ALL",
-        # A recording whose server closes the connection, as while its frames wait for the networks, is read on.
+        # Continue a recording after the server closes the connection, for example while inference delays reading.
         "reconnect": "1",
     }
-    # A whole piece of HLS may be waited for.
+    # A read may have to wait for a complete HLS segment.
     return Endpoint(url, shown, source_id, None, options, may_be_recorded=True, read_timeout_s=15.0)
 
 
 def camera(text: str, size: str | None, fps: float | None, input_format: str | None) -> Endpoint:
-    """Return what a camera (`0`, `/dev/video2`) is.
+    """Return the endpoint of a camera (`0`, `/dev/video2`).
 
     Args:
-        text: its number or device.
-        size: of its picture, as `1280x720`; None leaves it to the camera.
-        fps: None leaves it to the camera.
-        input_format: pixel or codec format, by FFmpeg's name (`mjpeg`, `yuyv422`); None leaves it to the camera.
+        text: camera number or device path.
+        size: frame size, for example `1280x720`; None uses the camera's default.
+        fps: frames per second; None uses the camera's default.
+        input_format: pixel or codec format by FFmpeg's name (`mjpeg`, `yuyv422`); None uses the camera's default.
 
     Raises:
-        UsageError: a value that cannot be right.
-        SourceError: there is no such camera.
+        UsageError: a value is invalid.
+        SourceError: the camera does not exist.
     """
     options: dict[str, str] = {}
     if size is not None:
@@ -112,7 +113,7 @@ def camera(text: str, size: str | None, fps: float | None, input_format: str | N
     number = text.removeprefix("/dev/video")
     source_id = f"camera{number}"
     if sys.platform == "darwin":
-        # AVFoundation has no rate of its own choosing: FFmpeg's 29.97 suits hardly any camera.
+        # AVFoundation has no default rate, and few cameras support FFmpeg's default of 29.97.
         options = {"framerate": "30"} | options | ({"pixel_format": input_format} if input_format else {})
         return Endpoint(f"{number}:none", text, source_id, "avfoundation", options, is_camera=True)
     if sys.platform == "win32":
@@ -125,5 +126,5 @@ def camera(text: str, size: str | None, fps: float | None, input_format: str | N
 def _directshow_name(number: str) -> str:
     cameras = [device for device in av.enumerate_input_devices("dshow") if "video" in device.media_types]
     if int(number) >= len(cameras):
-        raise SourceError(f"there is no camera {number}: {len(cameras)} found")
+        raise SourceError(f"camera {number} does not exist: {len(cameras)} found")
     return cameras[int(number)].name

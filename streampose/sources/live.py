@@ -1,7 +1,7 @@
-"""Live sources: cameras and network streams, kept up over disconnects, by FFmpeg.
+"""Live sources: cameras and network streams read through FFmpeg, with automatic reconnection.
 
-Any end, error or silence of a live source is a disconnect, and it is connected again. Its frames are as new as they can
-be had: what has waited somewhere for too long is skipped.
+Any end, error or silence of a live source counts as a disconnect and triggers a reconnection. Frames are as recent as
+possible: a frame that was delayed too long is skipped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -35,15 +35,15 @@ from streampose.sources.timing import TICKS_PER_S, Timing
 _log = logging.getLogger("streampose")
 
 OPEN_TIMEOUT_S = 5.0
-"""How long an attempt to connect may take."""
+"""Timeout of one connection attempt."""
 _WITHOUT_CLOCK = frozenset(["mpjpeg", "mjpeg"])
-"""Streams of pictures without times, which FFmpeg takes for 25 a second: each has the time at which it comes."""
+"""Streams without timestamps, for which FFmpeg assumes 25 frames per second. Their frames are timed on arrival."""
 _PICTURE_WITHIN_S = 20.0
-"""Some cameras send a keyframe only every ten seconds; a stream without a picture for longer cannot be decoded."""
+"""A stream that gives no frame for this long cannot be decoded. Some cameras send a keyframe only every 10 s."""
 
 
 class LiveSource(Source):
-    """A camera or stream that is connected when its frames are asked for, and again whenever it is lost.
+    """A camera or stream. It connects when its frames are first requested and reconnects after every disconnect.
 
     `meter.captured` counts every decoded frame, so captured = yielded + dropped as stale.
     """
@@ -60,18 +60,19 @@ class LiveSource(Source):
         read_timeout_s: float | None = None,
         connection: Connection | None = None,
     ) -> None:
-        """Take the values; connect to nothing.
+        """Store the settings without connecting.
 
         Args:
             endpoint: where to connect.
-            source_id: the name of its frames.
-            reading: how the stream is read where there is a choice.
-            give_up_after_s: fail when the source is not there for so long, from the beginning or later. 0 fails when
-                the first attempt does, and tries without end to get back what once was there; None always tries on.
-            freshness_s: frames that come later than the freshest did, by more than this, are skipped.
-            open_timeout_s: how long an attempt to connect may take.
-            read_timeout_s: a connection on which nothing comes for so long is given up; None takes the endpoint's.
-            connection: the first one, where it is open already; it becomes the source's own.
+            source_id: the name given to its frames.
+            reading: stream selection and size limits.
+            give_up_after_s: fail after the source has been unavailable for this long, at the start or later. With 0,
+                fail if the first attempt fails, but once connected, retry indefinitely. None always retries
+                indefinitely.
+            freshness_s: skip frames that arrive with a delay this much longer than that of the freshest frames.
+            open_timeout_s: timeout of one connection attempt.
+            read_timeout_s: drop a connection that delivers no data for this long; None uses the endpoint's value.
+            connection: a first connection that is already open; the source takes ownership of it.
         """
         super().__init__()
         self._reading = reading
@@ -88,20 +89,20 @@ class LiveSource(Source):
         self._run = self._connections()
 
     def captures(self) -> Iterator[Captured]:
-        """Connect, and yield frames until interrupted, given up or at a real end; one thread at a time.
+        """Connect and yield frames until interrupted or until the source really ends. Use one thread at a time.
 
         Raises:
-            SourceError: when it is given up, with the last reason.
-            UsageError: this FFmpeg does not know such addresses.
+            SourceError: the source was given up; the text gives the last reason.
+            UsageError: this FFmpeg does not support the protocol.
         """
         yield from self._run
 
     def interrupt(self) -> None:
-        """Let `frames` end within a second, whatever the network does; for good."""
+        """Make `frames` end within a second, whatever the network does. This is permanent."""
         self._stop.set()
 
     def close(self) -> None:
-        """Disconnect. What an attempt to connect still holds is given back within the time that it may take."""
+        """Disconnect. A pending connection attempt releases its resources within its timeout."""
         self.interrupt()
         self._run.close()
         if self._first is not None:
@@ -136,26 +137,26 @@ class LiveSource(Source):
         is_new = self._outage.lost(now_s)
         delay_s = self._outage.delay_s(now_s)
         if delay_s is None:
-            was_there = f" for {self._outage.give_up_after_s:g} s" if self._outage.give_up_after_s else ""
-            raise SourceError(f"{self._endpoint.text} is not there{was_there}: {lost}") from lost.__cause__
+            was_there = f" (retried for {self._outage.give_up_after_s:g} s)" if self._outage.give_up_after_s else ""
+            raise SourceError(f"{self._endpoint.text} is unavailable{was_there}: {lost}") from lost.__cause__
         if is_new:
-            what = "is lost: %s; connecting again" if self._outage.was_live else "is not there: %s; trying until it is"
-            _log.warning(f"%s {what}", self.info.source_id, str(lost))  # a handler may keep what it is given
+            what = "is disconnected: %s; reconnecting" if self._outage.was_live else "is unavailable: %s; retrying"
+            _log.warning(f"%s {what}", self.info.source_id, str(lost))  # as text: a handler may keep its arguments
         self.meter.state = f"reconnecting: {lost}" if self._outage.was_live else f"opening: {lost}"
         self._stop.wait(delay_s)
 
     def _play(self, connection: Connection) -> Iterator[Captured]:
-        """Yield the frames of one connection; return when interrupted and at a real end, else raise `Lost`."""
+        """Yield the frames of one connection. Return if interrupted or at a real end; otherwise raise `Lost`."""
         container = connection.container(self._stop)
         if container is None:
             return
         is_playlist = container.format.name == "hls"
         if is_playlist and container.duration and self._outage.was_live:
-            # What was lost was the live playlist's end: it is complete now.
+            # The playlist is complete now, so the disconnect was the end of the live stream.
             _log.info("%s has ended", self.info.source_id)
             return
         stream = video_stream(container, self._reading)
-        # Frame threads hold a frame back for each thread; slices are decoded in parallel without.
+        # Frame threading delays output by one frame per thread. Slice threading decodes in parallel without delay.
         stream.codec_context.thread_type = "SLICE"
         ends_at_s = container.duration / av.time_base if self._endpoint.may_be_recorded and container.duration else None
         is_paced = ends_at_s is not None or is_playlist
@@ -163,7 +164,7 @@ class LiveSource(Source):
         self._timing.connected(stream.time_base or Fraction(1, TICKS_PER_S), rate, is_paced=is_paced)
         has_clock = container.format.name not in _WITHOUT_CLOCK
         if not has_clock:
-            connection.skip_waiting()  # nothing would tell how old it is
+            connection.skip_waiting()  # without timestamps, the age of buffered frames is unknown
         converter = FrameConverter(self._endpoint.text, self._reading.max_pixels)
         is_first = True
         for frame in self._decoded(connection, stream, ends=ends_at_s is not None):
@@ -181,7 +182,7 @@ class LiveSource(Source):
             if image.shape[:2] != (self.info.height, self.info.width):
                 self.info = replace(self.info, height=image.shape[0], width=image.shape[1])
             index, self._index = self._index, self._index + 1
-            # The codec's own first: a server may go on with another publisher's pictures.
+            # Prefer the codec's value: a server may continue the stream with another publisher's video.
             aspect = pixel_aspect(frame, stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio)
             yield Captured(
                 Frame(self.info.source_id, index, pts_s, time.monotonic(), image, pixel_aspect=aspect),
@@ -200,12 +201,12 @@ class LiveSource(Source):
         )
         if self._outage.was_live:
             self.meter.reconnected()
-            _log.info("%s is back", self.info.source_id)
+            _log.info("%s has reconnected", self.info.source_id)
         self._outage.over(time.monotonic())
         self.meter.state = "live"
 
     def _decoded(self, connection: Connection, stream: VideoStream, *, ends: bool) -> Iterator[VideoFrame]:
-        """Yield decoded frames; return when interrupted, and at the end where it `ends`; else raise `Lost`."""
+        """Yield decoded frames. Return if interrupted, or at the end if the stream `ends`; otherwise raise `Lost`."""
         picture_s = time.monotonic()
         fault: av.FFmpegError | None = None
         for packet in connection.packets(self._stop):
@@ -219,11 +220,11 @@ class LiveSource(Source):
                 fault = error.with_traceback(None)
             if time.monotonic() - picture_s > _PICTURE_WITHIN_S:
                 why = f" ({ffmpeg_reason(fault)})" if fault else ""
-                raise Lost(f"no picture could be decoded for {_PICTURE_WITHIN_S:.0f} s{why}", fault)
+                raise Lost(f"no frame could be decoded for {_PICTURE_WITHIN_S:.0f} s{why}", fault)
         if not self._stop.is_set():
             if not ends:
                 raise Lost("the stream ended")
             held_back: list[VideoFrame] = []
-            with contextlib.suppress(av.FFmpegError):  # damaged at its end: what there was has been yielded
+            with contextlib.suppress(av.FFmpegError):  # damaged at the end; all intact frames were yielded
                 held_back = stream.codec_context.decode(None)
             yield from held_back

@@ -1,6 +1,6 @@
-"""The crop flags of a Matroska file, which FFmpeg reads and PyAV (18.1) does not show.
+"""Reads the crop values of a Matroska file. FFmpeg reads them, but PyAV (18.1) does not expose them.
 
-Element numbers are those of RFC 9559, their coding that of RFC 8794.
+Element numbers follow RFC 9559; their encoding follows RFC 8794.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from streampose.sources.convert import Crop
 
 _SEGMENT, _TRACKS, _CLUSTER, _TRACK, _VIDEO = 0x18538067, 0x1654AE6B, 0x1F43B675, 0xAE, 0xE0
 _CROPS = (0x54BB, 0x54AA, 0x54CC, 0x54DD)
-"""Top, bottom, left, right: the order of `Crop`."""
+"""Top, bottom, left and right, in the order of `Crop`."""
 _MAX_ELEMENTS = 10_000
-"""Of one level; a damaged file may have any number."""
+"""Maximum elements read per level; a damaged file may claim any number."""
 
 
 def crops_of(path: Path) -> list[Crop]:
-    """Return what each video track hides at its edges, in the order of the tracks; none for a file that cannot be read
-    so.
-    """
+    """Return the crop of each video track, in track order. Return an empty list if the file cannot be parsed."""
     crops = []
     try:
         with path.open("rb") as file:
@@ -38,7 +36,7 @@ def crops_of(path: Path) -> list[Crop]:
 
 
 def _children(file: BinaryIO, numbers: list[int], start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield where the contents of elements lie that are reached by these numbers, one level each."""
+    """Yield the (start, end) byte range of each element on the path `numbers`, which has one element ID per level."""
     at = start
     for _ in range(_MAX_ELEMENTS):
         if at >= end:
@@ -47,7 +45,7 @@ def _children(file: BinaryIO, numbers: list[int], start: int, end: int) -> Itera
         number = _variable(file, keeps_marker=True)
         size = _variable(file, keeps_marker=False)
         content = file.tell()
-        if number == _CLUSTER:  # the tracks come before
+        if number == _CLUSTER:  # the tracks precede the first cluster
             return
         stop = min(content + size, end)
         if number == numbers[0]:
@@ -59,11 +57,11 @@ def _children(file: BinaryIO, numbers: list[int], start: int, end: int) -> Itera
 
 
 def _variable(file: BinaryIO, *, keeps_marker: bool) -> int:
-    """Read an integer whose first bits say how long it is."""
+    """Read a variable-length integer. Its leading bits encode its length."""
     first = _bytes(file, 1)[0]
     length = 9 - first.bit_length()
     if length > 8:
-        raise ValueError("no length")
+        raise ValueError("invalid integer length")
     value = first if keeps_marker else first & (0xFF >> length)
     return int.from_bytes(bytes([value]) + _bytes(file, length - 1), "big")
 

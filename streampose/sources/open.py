@@ -1,4 +1,4 @@
-"""Text to source: what can be named as an input, and whether it is live or recorded. Nothing else decides that."""
+"""Maps a text to a source. This is the only module that decides which inputs are valid and which of them are live."""
 
 from __future__ import annotations
 
@@ -28,33 +28,34 @@ from streampose.sources.stdin import StandardInput
 from streampose.sources.stills import PICTURE_SUFFIXES, Stills
 
 DEMO = "demo"
-"""The text that means the bundled clip; a file of that name is `./demo`."""
+"""The text that selects the bundled clip. To read a file of that name, write `./demo`."""
 _LIVE = re.compile(r"-|[0-9]+|/dev/video[0-9]+|[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
 
 
 def is_live_text(text: str) -> bool:
-    """Whether `text` names a camera, a network address or standard input, and not a file."""
+    """Return whether `text` names a camera, a network address or standard input rather than a file."""
     return _LIVE.fullmatch(text) is not None
 
 
 def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = None, is_alone: bool = True) -> Source:
-    """Open a source; of a recording the first frame is read.
+    """Open a source. For a recording, this reads the first frame.
 
     Args:
-        source: a video file, a still, a folder or a glob pattern of stills (`**` goes through folders), `demo`, a
+        source: a video file, a still, a folder or glob pattern of stills (`**` matches nested folders), `demo`, a
             camera (`0`, `/dev/video2`), an address (see `streampose.sources.endpoint.address`) or `-` for a container
-            on standard input; or an `Input` with options of its own. A path object always means a file or folder.
-        name: the `source_id` of its frames, for a source that is no `Input`; None makes one from the text.
-        is_alone: whether the run has no other source. An only source that is live fails on the first attempt.
+            on standard input; or an `Input`, which carries its own options. A path object always means a file or
+            folder.
+        name: the `source_id` of its frames if `source` is not an `Input`; None derives it from the text.
+        is_alone: whether the run has no other source. A live source that is alone fails if its first attempt fails.
 
     Raises:
-        UsageError: a value that cannot be right, or no source is named so.
-        SourceError: the source is missing, unreadable, damaged from its first frame on, or without any.
+        UsageError: a value is invalid, or the text names no source.
+        SourceError: the source is missing, unreadable, damaged at its first frame, or has no frame.
     """
     one = checked(source if isinstance(source, Input) else Input(source, name))
     if one.give_up_after_s is None and is_alone:
         one = replace(one, give_up_after_s=0.0)
-    # A number is a camera's.
+    # An integer is a camera number.
     spelled = str(one.source) if isinstance(one.source, int) else os.fspath(one.source)
     if not spelled:
         raise UsageError(f"an empty source: give {_READABLE}")
@@ -73,14 +74,12 @@ def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = No
 
 
 def _open_stream(text: str, one: Input, reading: Reading) -> Source:
-    """Open what is neither a file nor a folder. What is finite is recorded, wherever it lies; all else is live."""
+    """Open an input that is neither a file nor a folder. A finite input is a recording; any other is live."""
     if text == "-":
         return StandardInput(one.name or "stdin", reading)
     if "://" in text:
         if (one.size, one.fps, one.input_format) != (None, None, None):
-            raise UsageError(
-                f"{redact_address(text)}: size, fps and input_format are for cameras; a stream has its own"
-            )
+            raise UsageError(f"{redact_address(text)}: size, fps and input_format apply only to cameras; remove them")
         endpoint = address(text, one.rtsp_transport)
     else:
         endpoint = camera(text, one.size, one.fps, one.input_format)
@@ -103,18 +102,18 @@ def _open_stream(text: str, one: Input, reading: Reading) -> Source:
         container = connection.container(threading.Event())
     except Lost:
         connection.release()
-        return live()  # which tries again, and says why it cannot be reached
-    assert container is not None  # nobody interrupts it
+        return live()  # it retries and reports the reason
+    assert container is not None  # the event is never set
     if is_finite(container):
         return RemoteRecording(connection, endpoint.text, source_id, reading)
     if container.format.name == "hls":
-        # Connect again when frames are asked for: a playlist is played at its own pace, from where it was opened.
+        # Reconnect when frames are requested: a playlist plays at its own pace from where it was opened.
         connection.release()
         return live()
     return live(connection)
 
 
-_READABLE = "a video file, a picture, a folder or glob of pictures, a camera, a stream's address, or 'demo'"
+_READABLE = "a video file, a still, a folder or glob pattern of stills, a camera, a stream address, or 'demo'"
 
 
 def _open_path(spelled: str, name: str | None, reading: Reading) -> Source:
@@ -126,8 +125,8 @@ def _open_path(spelled: str, name: str | None, reading: Reading) -> Source:
             found = [Path(match) for match in glob.glob(spelled, recursive=True)]  # noqa: PTH207 Path.glob refuses "/a/*"
             return _open_stills([p for p in found if _is_still(p)], None, spelled, name, reading)
         if path.is_symlink():
-            raise SourceError(f"{spelled} is a broken link: there is no {path.readlink()}") from None
-        hint = f": an address begins with its scheme; give {_READABLE}" if "://" in spelled else _suggestion(path)
+            raise SourceError(f"{spelled} is a broken link: {path.readlink()} does not exist") from None
+        hint = f": an address starts with its scheme; give {_READABLE}" if "://" in spelled else _suggestion(path)
         raise SourceError(f"{redact_address(spelled)} does not exist{hint}") from None
     except ValueError as error:  # a null byte
         raise SourceError(f"{spelled!r} cannot be opened: {describe(error)}") from error
@@ -150,9 +149,7 @@ def _open_stills(
     files: Sequence[Path], folder: Path | None, spelled: str, name: str | None, reading: Reading
 ) -> Source:
     if not files:
-        raise SourceError(
-            f"{spelled}: no pictures there (known by their endings: {' '.join(sorted(PICTURE_SUFFIXES))})"
-        )
+        raise SourceError(f"{spelled}: no stills found (recognized by suffix: {' '.join(sorted(PICTURE_SUFFIXES))})")
     folder = folder or Path(os.path.commonpath([p.parent for p in files]))
     return Stills(
         sorted(files, key=_natural), folder, spelled, name or file_safe(folder.resolve().name), reading.max_pixels
@@ -164,7 +161,7 @@ def _is_still(path: Path) -> bool:
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Return a sort key that puts img2 before img10 and still tells A01 from a1."""
+    """Return a sort key that orders img2 before img10 and still distinguishes A01 from a1."""
     text = path.as_posix()
     parts = re.split(r"([0-9]+)", text.casefold())
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], text
@@ -172,9 +169,9 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
 
 def _suggestion(path: Path) -> str:
     if not path.parent.is_dir():
-        return f": there is no folder {path.parent}"
+        return f": the folder {path.parent} does not exist"
     names: list[str] = []
-    with contextlib.suppress(OSError):  # a folder that may be entered but not listed
+    with contextlib.suppress(OSError):  # the folder may be entered but not listed
         names = [beside.name for beside in path.parent.iterdir()]
     close = difflib.get_close_matches(path.name, names, n=3)
     return f"; did you mean {' or '.join(str(path.with_name(match)) for match in close)}?" if close else ""

@@ -1,7 +1,7 @@
-"""Recordings: video files, every frame at its own time.
+"""Recordings: video files whose every frame is read, with its own time.
 
-Nothing here knows what happens to a frame afterwards. A recording that opened has already shown its first frame, so
-whatever cannot be read at all is known before a network is loaded.
+Knows nothing about what happens to a frame later. Opening a recording decodes its first frame, so an unreadable file
+is reported before a network is loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -33,13 +33,13 @@ from streampose.sources.matroska import crops_of
 from streampose.sources.source import Reading, Source
 
 PICTURES_PER_S = 25
-"""Pictures carry no time: they follow each other at this rate, the one FFmpeg gives to a folder of pictures."""
+"""Rate in frames per second for stills, which carry no time. FFmpeg uses the same rate for a folder of stills."""
 _DECLARES_DURATION = frozenset(["mov", "matroska", "avi", "flv"])
-"""Containers whose header says how long they are; elsewhere FFmpeg guesses it from what is there."""
+"""Containers whose header declares the duration. For other containers FFmpeg estimates it from the data present."""
 
 
 class Shot(NamedTuple):
-    """One picture of a recording; its number and the time of its capture are given when it is asked for."""
+    """One frame of a recording. Its index and capture time are assigned when it is requested."""
 
     pts_s: float
     image: Image
@@ -49,7 +49,7 @@ class Shot(NamedTuple):
 
 
 class Recorded(Source):
-    """A source that is read once, from its first picture to its last."""
+    """A source that is read once, from its first frame to its last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,10 @@ class Recorded(Source):
 
     @abstractmethod
     def _read(self) -> Generator[Shot]:
-        """Own everything that needs closing; set `info` before the first shot; raise `SourceError` if there is none."""
+        """Yield the shots, and own every resource that needs closing.
+
+        Set `info` before the first shot. Raise `SourceError` if there is no shot.
+        """
 
     def captures(self) -> Iterator[Captured]:
         for shot in self._shots:
@@ -75,10 +78,10 @@ class Recorded(Source):
 
 
 class VideoFile(Recorded):
-    """A video file, by FFmpeg: its own times, upright, every frame that can be decoded without an error."""
+    """A video file read through FFmpeg: original times, upright images, every frame that decodes without an error."""
 
     def __init__(self, path: Path | None, text: str, source_id: str, reading: Reading) -> None:
-        """Open `path`; None for a subclass that reads from elsewhere, once, by its own `_open` and `_packets`."""
+        """Open `path`. A subclass that reads another input passes None and overrides how it is opened and read."""
         self._reading = reading
         self._path = path
         self._text = text
@@ -107,17 +110,17 @@ class VideoFile(Recorded):
                 yield Shot(pts_s, image, pixel_aspect=aspect, shrink=converter.shrinking(frame))
         fault = decoding.fault
         if fault and isinstance(fault.cause, Lost):
-            what = f"broke off after {decoding.reached_s:.1f} s: {fault.reason}"
+            what = f"was cut off after {decoding.reached_s:.1f} s: {fault.reason}"
             raise SourceError(f"{self._text} {what}") from fault.cause
         if pts_s is None:
-            reason = fault.reason if fault else "the file ends before the first one"
-            what = f"has no picture that can be decoded ({reason})"
+            reason = fault.reason if fault else "the file ends before its first frame"
+            what = f"has no frame that can be decoded ({reason})"
             raise SourceError(f"{self._text} {what}") from fault and fault.cause
         if declared_end_s is not None and decoding.reached_s < declared_end_s - max(1.0, 0.01 * declared_end_s):
             what = f"ends at {decoding.reached_s:.1f} s of {declared_end_s:.1f} s: the file is cut off"
             raise SourceError(f"{self._text} {what}") from fault and fault.cause
         if fault:
-            what = f"is damaged near {fault.at_s:.1f} s ({fault.reason}); every picture that could be decoded was read"
+            what = f"is damaged near {fault.at_s:.1f} s ({fault.reason}); all frames that can be decoded were read"
             raise SourceError(f"{self._text} {what}") from fault.cause
 
     def _crop(self, container: InputContainer, stream: VideoStream) -> Crop:
@@ -138,10 +141,10 @@ class VideoFile(Recorded):
         try:
             container = self._open()
         except av.ArgumentError as error:
-            reason = "of a kind that is not read as a video (playlists and scripts that name other files are refused)"
+            reason = "not a supported video format (playlists and scripts that name other files are refused)"
             raise SourceError(f"{self._text} is {reason}") from error
         except (av.InvalidDataError, av.EOFError) as error:
-            raise SourceError(f"{self._text} is not a video, or lacks its beginning or index") from error
+            raise SourceError(f"{self._text} is not a video, or its beginning or index is missing") from error
         except av.FFmpegError as error:
             raise SourceError(f"{self._text} cannot be opened: {ffmpeg_reason(error)}") from error
         with container:
@@ -152,21 +155,21 @@ class VideoFile(Recorded):
             yield container, stream
 
     def _tail(self, decoding: Decoding) -> Iterator[VideoFrame]:
-        """Decode again, on one thread, what lies behind the last frame of `decoding` where frames are missing there.
+        """If frames are missing at the end of `decoding`, decode the part after its last frame again on one thread.
 
-        Frame threads hold the last frames back until the decoder is flushed, and PyAV's flush (18.1) stops without a
-        word at the first one that cannot be decoded; the good ones behind it would be lost. Some codecs have packets
-        that show nothing: they cost a second look and bring no frame twice.
+        Frame threading holds the last frames back until the decoder is flushed. PyAV's flush (18.1) stops silently at
+        the first frame that cannot be decoded, so the intact frames after it would be lost. In some codecs a packet may
+        produce no frame. Such packets cause an unneeded second pass, but no frame is yielded twice.
         """
         after = decoding.last_pts
         if self._path is None:
             return
-        # Where frames carry no times nothing tells which of them are missing.
+        # Without frame times it is unknown which frames are missing.
         if decoding.outstanding <= 0 or (decoding.good and after is None):
             return
         with self._opened() as (container, stream):
             if after is not None:
-                # Without the seek it takes longer, no more.
+                # If the seek fails, the pass only takes longer.
                 with contextlib.suppress(av.FFmpegError):
                     container.seek(after, stream=stream)
             again = Decoding(container, stream, self._packets(container), "NONE")
@@ -181,7 +184,7 @@ class VideoFile(Recorded):
         height, width = first.shape[:2]
         length = container.duration or 0
         if "matroska" in container.format.name:
-            length -= max(0, container.start_time or 0)  # its duration counts from 0
+            length -= max(0, container.start_time or 0)  # Matroska's duration counts from 0
         estimate = round(length * rate / av.time_base) if length > 0 and rate else None
         return SourceInfo(
             source_id=self._source_id,
@@ -198,16 +201,16 @@ class VideoFile(Recorded):
 
 
 class _Clock:
-    """Makes strictly increasing times out of those a file gives, in whole ticks; good ones stay as they are."""
+    """Makes a file's times strictly increasing, in whole ticks. Times that already increase stay unchanged."""
 
     def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
         self._step = max(1, round(1 / (rate or PICTURES_PER_S) / time_base))
-        self._jump = max(1, round(1 / time_base))  # a second
+        self._jump = max(1, round(1 / time_base))  # one second in ticks
         self._offset = 0
         self._last: int | None = None
 
     def tick(self, pts: int | None) -> int:
-        """Return the time of the next frame, whose file says `pts`."""
+        """Return the corrected time of the next frame; `pts` is its time in the file."""
         if self._last is None:
             self._last = pts or 0
         elif pts is None:
@@ -216,18 +219,18 @@ class _Clock:
             self._offset = 0
             self._last = pts
         elif self._last - (pts + self._offset) > self._jump:
-            # The file's clock started anew, as in joined recordings: go on from here.
+            # The file's clock restarted, as in joined recordings. Continue from the last time.
             self._offset = self._last + self._step - pts
             self._last += self._step
         else:
-            # A repeated or swapped time: the least shift that keeps the order.
+            # A time is repeated or out of order. Shift it by the smallest amount that keeps the order.
             self._last = max(self._last + 1, pts + self._offset)
         return self._last
 
 
 def _declared_end_s(container: InputContainer) -> float | None:
-    """Return the time before which a whole file cannot end; None where its header does not say."""
+    """Return the earliest time at which a complete file can end; None if its header declares no duration."""
     if container.duration is None or _DECLARES_DURATION.isdisjoint(container.format.name.split(",")):
         return None
-    # Matroska's duration counts from 0, that of the others from the first frame: the earlier end is the safe one.
+    # Matroska's duration counts from 0, the others' from the first frame. Use the earlier end to be safe.
     return container.duration / av.time_base

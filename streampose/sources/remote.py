@@ -1,4 +1,4 @@
-"""Recordings behind an address: finite, so that every frame is read, as fast as it is taken."""
+"""Recordings at a network address. They are finite, so every frame is read, as fast as the consumer takes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 from av.container import InputContainer
@@ -22,21 +22,21 @@ from streampose.sources.source import Reading
 
 
 def is_finite(container: InputContainer) -> bool:
-    """Whether what is read there comes to an end: it says how long it is, in time or (not a playlist) in bytes."""
+    """Return whether the input is finite: it declares a duration or, if it is not a playlist, a size in bytes."""
     return bool(container.duration) or (container.format.name != "hls" and container.size > 0)
 
 
 class RemoteRecording(VideoFile):
-    """A recording behind a connection, which is read once."""
+    """A recording that is read once over a connection."""
 
     def __init__(self, connection: Connection, text: str, source_id: str, reading: Reading) -> None:
-        """Take ownership of a `connection` that is open. Raises `SourceError` when it holds no video."""
+        """Take ownership of an open `connection`. Raises `SourceError` if it has no video."""
         self._connection = connection
         self._stop = threading.Event()
         super().__init__(None, text, source_id, reading)
 
     def interrupt(self) -> None:
-        """Let `frames` end soon, whatever the network does."""
+        """Make `frames` end soon, whatever the network does."""
         self._stop.set()
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The interface of every source: a context manager that yields frames. Knows no file format and no network."""
+"""The source interface: a context manager that yields frames. Knows nothing about file formats or networks."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from streampose.meter import SourceMeter
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a source is read where there is a choice."""
+    """Stream selection and size limits for reading a source."""
 
     stream: int | None = None
-    """The video stream to read, counted from 0 among the video streams; None takes the best."""
+    """Index of the video stream to read, counted from 0 among the video streams; None selects the best."""
     max_height: int | None = None
-    """Of several video streams, take the best of at most this many lines; None sets no limit."""
+    """If there are several video streams, select the best one of at most this height in pixels; None sets no limit."""
     max_pixels: int = 200_000_000
-    """Refuse frames and stills of more pixels: a file of a few hundred bytes can claim a hundred times as many."""
+    """Refuse larger frames and stills: a file of a few hundred bytes can claim a hundred times as many pixels."""
 
 
 class Source(ABC):
-    """Where frames come from: a context manager, read by one thread, closed by whoever opened it."""
+    """A source of frames: a context manager that one thread reads and its opener closes."""
 
     info: SourceInfo
-    """Known as soon as the source is open; of a live one, size and rate with its first frame (0 and None until
-    then), and they may change.
+    """Available as soon as the source is open. For a live source, size and rate are 0 and None until its first frame,
+    and may change later.
     """
 
     def __init__(self) -> None:
         self.meter = SourceMeter()
-        """Counts of the source's frames. A live source counts what it captures; for a recorded one the taker does."""
+        """Frame counts. A live source counts the frames it captures itself; a recording's consumer counts them."""
 
-    def interrupt(self) -> None:  # noqa: B027 - a recording is read as it is asked for, and waits for nothing
-        """Let `frames` end soon, whatever it waits for; from any thread or a signal handler."""
+    def interrupt(self) -> None:  # noqa: B027 - a recording is read on request and never waits
+        """Make `frames` end soon, whatever it waits for. Callable from any thread or a signal handler."""
 
     def frames(self) -> Iterator[Frame]:
-        """Yield what `captures` does, the frames alone."""
+        """Yield only the frames of `captures`."""
         for captured in self.captures():
             yield captured.frame
 
     @abstractmethod
     def captures(self) -> Iterator[Captured]:
-        """Yield what is left of the source, frame by frame, and end where it ends; a consumer stops by stopping to ask.
+        """Yield the remaining frames of the source, until it ends. A consumer may stop iterating at any time.
 
         Raises:
-            SourceError: behind the last good frame, when the source is damaged.
+            SourceError: the source is damaged; raised after the last intact frame.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give back files and threads; safe twice. Called when no thread is inside `frames` any more."""
+        """Release files and threads. Safe to call twice. Call it only when no thread is inside `frames`."""
 
     def __enter__(self) -> Source:
         return self
@@ -66,6 +66,6 @@ class Source(ABC):
 
 
 def file_safe(stem: str) -> str:
-    """Return `stem` with everything that a file name had better not hold replaced: the default `source_id`."""
-    # 100: a file name holds 255 bytes, and sinks add their own endings.
+    """Return `stem` with characters that are unsafe in file names replaced. This is the default `source_id`."""
+    # 100 characters: a file name holds 255 bytes, and sinks add suffixes.
     return re.sub(r"[^\w.-]+", "_", stem).strip("._")[:100] or "source"

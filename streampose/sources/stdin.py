@@ -1,4 +1,4 @@
-"""A container on standard input."""
+"""Reads a video container from standard input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import select
 import sys
 import threading
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -19,15 +19,15 @@ from streampose.sources.recorded import VideoFile
 from streampose.sources.source import Reading
 
 _POLL_S = 0.05
-"""Between two looks at whether data is still wanted."""
+"""Interval at which a waiting read checks whether it was stopped."""
 
 
 class StandardInput(VideoFile):
-    """A container on standard input, read once, as fast as it is taken."""
+    """A container on standard input, read once, as fast as the consumer takes its frames."""
 
     def __init__(self, source_id: str, reading: Reading) -> None:
         if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("-: a container has to be piped into standard input")
+            raise UsageError("-: pipe a video container into standard input")
         self._input = _Descriptor(sys.stdin.fileno())
         try:
             super().__init__(None, "-", source_id, reading)
@@ -44,13 +44,13 @@ class StandardInput(VideoFile):
 
 
 class _Descriptor:
-    """What PyAV reads of a file descriptor: waits for data only as long as it is wanted."""
+    """The file object that PyAV reads from a file descriptor. It waits for data until it is stopped."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.stop = threading.Event()
         self.interrupted = False
-        """By Ctrl-C: PyAV (18.1) ignores what is raised here, and reads on."""
+        """Whether Ctrl-C was pressed. PyAV (18.1) ignores exceptions raised in `read` and keeps reading."""
 
     def read(self, size: int) -> bytes:
         try:

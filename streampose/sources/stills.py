@@ -1,4 +1,4 @@
-"""Stills: picture files in a given order, each a frame."""
+"""Stills: picture files in a given order, one frame each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HEIF_SUFFIXES = frozenset([".heic", ".heif", ".hif"])
 PICTURE_SUFFIXES = _HEIF_SUFFIXES | frozenset(
     [".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
 )
-"""Endings, in small letters, of the files that are read as single pictures; every other file is read as a video."""
+"""Lowercase suffixes of files that are read as stills. Any other file is read as a video."""
 
 
 class _BadPicture(NamedTuple):
@@ -36,8 +36,9 @@ class _BadPicture(NamedTuple):
 
 
 class Stills(Recorded):
-    """Picture files in a given order: EXIF orientation applied, alpha dropped, 16 bits scaled to 8. Of a file with
-    several frames the first is read.
+    """Stills in a given order, with EXIF orientation applied, alpha dropped and 16-bit values scaled to 8 bits.
+
+    Only the first frame of a file with several frames is read.
     """
 
     def __init__(self, files: Sequence[Path], folder: Path, text: str, source_id: str, max_pixels: int) -> None:
@@ -57,15 +58,15 @@ class Stills(Recorded):
                 image = _read_picture(path, self._max_pixels)
             except (OSError, ValueError, cv2.error) as error:
                 is_ours = isinstance(error, OSError | TooLarge)
-                reason = describe(error) if is_ours else "damaged, or not a picture"
+                reason = describe(error) if is_ours else "damaged or not a still"
                 first_bad = first_bad or _BadPicture(file, reason, error)
                 bad += 1
-                if len(self._files) > 1:  # else the error says it all
+                if len(self._files) > 1:  # for a single file, the error below reports it
                     _log.warning("%s: %s", path, reason)
                 continue
             frames = frame_count(path)
             if frames > 1:
-                _log.warning("%s: only the first of %d frames is read; name the file alone to read all", path, frames)
+                _log.warning("%s: only the first of %d frames is read; open this file alone to read all", path, frames)
             if count == 0:
                 self.info = self._describe(image)
             yield Shot(count / PICTURES_PER_S, image, file)
@@ -74,7 +75,7 @@ class Stills(Recorded):
             which, reason, cause = first_bad
             if len(self._files) == 1:
                 raise SourceError(f"{self._text} cannot be read: {reason}") from cause
-            what = f"{bad} of {len(self._files)} pictures cannot be read, the first of them {which} ({reason})"
+            what = f"{bad} of {len(self._files)} stills cannot be read; the first is {which} ({reason})"
             raise SourceError(f"{self._text}: {what}") from cause
 
     def _describe(self, first: Image) -> SourceInfo:
@@ -96,16 +97,16 @@ def _read_picture(path: Path, max_pixels: int) -> Image:
     if path.suffix.lower() in _HEIF_SUFFIXES:
         return _read_heif(path, max_pixels)
     with contextlib.suppress(OSError, SyntaxError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged headers, and of PIL's own limit
+        warnings.simplefilter("ignore")  # about damaged headers and PIL's own size limit
         try:
-            with PIL.Image.open(path) as picture:  # reads no more than the header
+            with PIL.Image.open(path) as picture:  # reads only the header
                 size = picture.size
         except PIL.Image.DecompressionBombError as error:
-            raise TooLarge(f"{describe(error)}: more pixels than are decoded") from error
+            raise TooLarge(f"{describe(error)}: too many pixels to decode") from error
         check_size(*size, max_pixels)
-    # imdecode and not imread, which cannot open every file name on every system.
-    # OpenCV writes to stderr what is wrong with a picture; what matters of it is in our warnings. The level belongs to
-    # the host program and is put back.
+    # Use imdecode: imread cannot open every file name on every system.
+    # OpenCV reports damaged files on stderr, and our warnings already name them, so silence it. The log level belongs
+    # to the host program and is restored.
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -118,8 +119,8 @@ def _read_picture(path: Path, max_pixels: int) -> Image:
 
 
 def _read_heif(path: Path, max_pixels: int) -> Image:
-    """Return a photograph whole: phones store it in tiles, which FFmpeg takes for pictures."""
-    import pillow_heif  # half a second
+    """Return the complete photograph. Phones store it as tiles, which FFmpeg treats as separate images."""
+    import pillow_heif  # takes 0.5 s, so import it only when needed
 
     picture = pillow_heif.open_heif(path)
     width, height = picture.size

@@ -1,4 +1,4 @@
-"""The times of a live source over all its connections. Times are passed in; opens nothing."""
+"""Frame times of a live source across all its connections. All times are passed in; it opens nothing."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from fractions import Fraction
 from streampose.sources.recorded import PICTURES_PER_S
 
 TICKS_PER_S = 90_000
-"""A live source's times are in these ticks, RTP's and MPEG's own."""
+"""Time resolution of a live source, the same as in RTP and MPEG."""
 
 _FORGET_S_PER_S = 1e-3
-"""The least delay seen is forgotten at this rate, faster than clocks drift apart (1e-4) and too slow for a backlog."""
+"""Growth rate of the recorded minimum delay: faster than clock drift (1e-4), and too slow to hide a backlog."""
 _SETTLE_S = 1.0
 _CATCHES_UP_S_PER_S = 0.1
-"""Late frames that in `_SETTLE_S` have not caught up at this rate never will: the stream's clock lost time."""
+"""If late frames do not catch up at this rate within `_SETTLE_S`, they never will: the stream's clock lost time."""
 _STEP_BACK_S, _STEP_AHEAD_S = 1.0, 10.0
-"""A stream whose time jumps back, or ahead of the wall clock, by more has a new clock."""
+"""If stream time jumps back, or ahead of the wall clock, by more than this, the stream has a new clock."""
 
 
 class Timing:
-    """The times of a live source over all its connections, and how far a frame is behind the freshest ones.
+    """Computes frame times of a live source across connections, and how far each frame lags behind the freshest ones.
 
-    A connection starts at the monotonic time that has passed since the source's first frame and goes on by its own
-    clock; times always grow. The least delay between a frame's time and its coming is that of a fresh one.
+    A connection starts at the monotonic time elapsed since the source's first frame, then follows its own clock. Times
+    always increase. The minimum delay between a frame's time and its arrival is taken as the delay of a fresh frame.
     """
 
     def __init__(self, freshness_s: float) -> None:
@@ -32,8 +32,9 @@ class Timing:
         self.connected(Fraction(1, TICKS_PER_S), None, is_paced=False)
 
     def connected(self, time_base: Fraction, rate: Fraction | None, *, is_paced: bool) -> None:
-        """A new connection, whose times are in `time_base`, with about `rate` frames a second; a paced one may deliver
-        frames before it is time for them.
+        """Start a new connection with timestamps in `time_base` and about `rate` frames per second.
+
+        A paced connection may deliver frames before they are due.
         """
         self._time_base = time_base
         self._step_s = float(1 / rate) if rate else 1 / PICTURES_PER_S
@@ -43,8 +44,9 @@ class Timing:
         self._stale_since: tuple[float, float] | None = None
 
     def place(self, pts: int | None, now_s: float) -> tuple[float, float]:
-        """Return the source's time of the frame that comes at `now_s` of `time.monotonic()`, and by how many seconds it
-        is late; a paced one is early by as much as this is less than 0.
+        """Return the source time of a frame that arrives at `now_s` of `time.monotonic()`, and its lateness in seconds.
+
+        A negative lateness means that a frame of a paced connection is early.
         """
         if self._origin_s is None:
             self._origin_s = now_s
@@ -52,10 +54,10 @@ class Timing:
         if pts is not None:
             stream_s = float(pts * self._time_base)
         elif self._offset_s is not None:
-            # FFmpeg's H.264 parser loses the next times when nothing came for a while.
+            # FFmpeg's H.264 parser loses the next timestamps after a pause in the data.
             stream_s = self._stream_s + self._step_s
         else:
-            # RTSP, before the server has said how its times begin.
+            # RTSP: the server has not sent its start time yet.
             return self._tick(elapsed_s), 0.0
         if self._offset_s is None or self._is_new_clock(stream_s, now_s):
             self._offset_s = max(elapsed_s, (self._last_tick + 1) / TICKS_PER_S) - stream_s
@@ -82,7 +84,7 @@ class Timing:
         if delay_s - self._least_s <= self._freshness_s:
             self._stale_since = None
         elif self._stale_since is None or waited_s - (stream_s - self._stream_s) > self._freshness_s:
-            self._stale_since = now_s, delay_s  # at a stall, the catching up has still to begin
+            self._stale_since = now_s, delay_s  # a stall: catching up starts only now
         else:
             since_s, from_s = self._stale_since
             if now_s - since_s >= _SETTLE_S:

@@ -1,5 +1,6 @@
-"""HDR video (PQ, HLG; BT.2020) to SDR (sRGB, BT.709): what is as bright as paper stays as it is, what is brighter is
-compressed into what is left above.
+"""Converts HDR video (PQ or HLG, BT.2020) to SDR (sRGB, BT.709).
+
+Linear light up to `_KNEE` of paper white is unchanged. Brighter light is compressed into the remaining range.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2  # noqa: F401 - before av, else windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
 
 # isort: split
 import av
@@ -22,22 +23,22 @@ from av.video.frame import VideoFrame
 Float64 = npt.NDArray[np.float64]
 
 _SIZE = 65
-"""Points a side of the table; between them it is interpolated."""
+"""Table points per axis; values between them are interpolated."""
 _KNEE = 0.8
-"""Linear light above this, of that of white paper, is compressed."""
+"""Linear light above this fraction of paper white is compressed."""
 _WHITE_NITS, _PEAK_NITS = 203.0, 1000.0
-"""White paper in HDR (ITU-R BT.2408), and the brightest that is told apart from what is brighter still."""
+"""Luminance of paper white in HDR (ITU-R BT.2408), and the luminance at which highlights clip."""
 _HLG_WHITE = 0.2647
-"""White paper in HLG's scene light: 75 % of the signal (ITU-R BT.2408)."""
+"""Paper white in HLG scene light: 75 % of the signal (ITU-R BT.2408)."""
 _TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
-"""Linear RGB of BT.2020 to that of BT.709 (ITU-R BT.2087)."""
+"""Linear BT.2020 RGB to linear BT.709 RGB (ITU-R BT.2087)."""
 
 
 class ToneMap:
-    """Frames of one transfer function through a table, by FFmpeg's `lut3d`."""
+    """Converts frames of one transfer function through a lookup table, with FFmpeg's `lut3d` filter."""
 
     FORMAT: ClassVar[str] = "gbrp10le"
-    """What it takes: RGB, not yet linear."""
+    """Input pixel format: nonlinear RGB."""
 
     def __init__(self, *, is_hlg: bool) -> None:
         self._table = _table(is_hlg)
@@ -74,7 +75,7 @@ class ToneMap:
 
 @cache
 def _table(is_hlg: bool) -> str:
-    """Return the table as a .cube file (Adobe's format): red changes fastest."""
+    """Return the table as the text of a .cube file (Adobe's format); red varies fastest."""
     axis = np.linspace(0.0, 1.0, _SIZE)
     blue, green, red = np.meshgrid(axis, axis, axis, indexing="ij")
     signal = np.stack([red, green, blue], axis=-1).reshape(-1, 3)
@@ -84,21 +85,24 @@ def _table(is_hlg: bool) -> str:
 
 
 def _pq_to_linear(signal: Float64) -> Float64:
-    """SMPTE ST 2084: light, of that of white paper."""
+    """Convert a PQ signal to linear light relative to paper white (SMPTE ST 2084)."""
     root = signal ** (1 / 78.84375)
     light = np.maximum(root - 0.8359375, 0.0) / (18.8515625 - 18.6875 * root)
     return 10_000.0 / _WHITE_NITS * light ** (1 / 0.1593017578125)
 
 
 def _hlg_to_linear(signal: Float64) -> Float64:
-    """ITU-R BT.2100: scene light, of that of white paper. The display's own contrast is left out, as SDR has it too."""
+    """Convert an HLG signal to scene light relative to paper white (ITU-R BT.2100).
+
+    The display's contrast curve is left out, because an SDR display applies one too.
+    """
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene: Float64 = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
     return scene / _HLG_WHITE
 
 
 def _compressed(linear: Float64) -> Float64:
-    """Bring light to 0..1 by its largest component, so that hues stay (Reinhard et al. 2002, above the knee)."""
+    """Compress light to 0..1 by its largest component, which keeps hues (Reinhard et al. 2002, above the knee)."""
     largest = linear.max(axis=-1, keepdims=True)
     room = 1.0 - _KNEE
     above = np.maximum(largest - _KNEE, 0.0) / room
@@ -109,6 +113,6 @@ def _compressed(linear: Float64) -> Float64:
 
 
 def _to_srgb(linear: Float64) -> Float64:
-    """IEC 61966-2-1."""
+    """Convert linear light to an sRGB signal (IEC 61966-2-1)."""
     srgb: Float64 = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return srgb

@@ -332,9 +332,9 @@ def test_the_status_is_drawn_while_every_source_is_away(tmp_path: Path, tiny: li
     )
     words = re.sub(r"\x1b\[[0-9]*[A-Z]", "", shown).replace("\r", "\n")
     status = [line for line in words.splitlines() if " opening: " in line]
-    assert "left opening: refused: nothing listens there" in shown
+    assert "left opening: refused: no server listens" in shown
     assert max(map(len, status)) < 60, "a line that is wrapped would stay"
-    assert shown.count(f"{CLEAR}streampose: left is not there") == 1, "the log does not run into the status"
+    assert shown.count(f"{CLEAR}streampose: left is unavailable") == 1, "the log does not run into the status"
     assert "Traceback" not in shown
 
 
@@ -342,7 +342,7 @@ def test_a_status_line_is_written_while_the_source_is_away(tmp_path: Path, tiny:
     with child(["run", "rtsp://127.0.0.1:9/1", *tiny, "--to", "null", "--give-up-after", "11"], tmp_path) as process:
         _, stderr = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 1
-    assert stderr.count("127.0.0.1_9_1 is not there: refused") == 1
+    assert stderr.count("127.0.0.1_9_1 is unavailable: refused") == 1
     assert stderr.count("127.0.0.1_9_1 opening: refused") == 1
 
 
@@ -413,7 +413,7 @@ def test_a_step_that_does_not_come_back_is_one_line(tmp_path: Path) -> None:
 
 def test_missing_things_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for source, says in (("nowhere.mp4", "nowhere.mp4"), ("empty", "pictures"), ("*.jpg", "pictures")):
+    for source, says in (("nowhere.mp4", "nowhere.mp4"), ("empty", "stills"), ("*.jpg", "stills")):
         code, _, stderr = run(["run", source, "--to", "null"], tmp_path)
         assert says in the_error(code, stderr, 1)
 
@@ -620,7 +620,7 @@ def test_sigterm_ends_the_program_while_the_networks_load() -> None:
     ("arguments", "says"),
     [
         (["demo", "--fps", "abc"], "frames per second"),
-        (["demo", "demo2=demo", "--to", "-"], "standard output takes one sink"),
+        (["demo", "demo2=demo", "--to", "-"], "only one sink can use standard output"),
     ],
 )
 def test_wrong_words_are_told_by_their_kind(

@@ -173,7 +173,7 @@ def test_a_killed_server_is_published_to_again_within_two_seconds(
     assert camera.longest_write_s < 1.0
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 2
-    assert all("trying again" in warning for warning in warnings)
+    assert all("retrying" in warning for warning in warnings)
     given = [argument for record in caplog.records for argument in record.args or ()]
     assert not [one for one in given if not isinstance(one, str)], "who keeps the log keeps no picture"
 

@@ -245,7 +245,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays_readable(target: str
     assert open_files() == before
     path = tmp_path / target
     if written:
-        assert f"{target}: broken off after {written} frame" in (sink.summary() or "")
+        assert f"{target}: cut off after {written} frame" in (sink.summary() or "")
     if target in {"out/", "out.png"}:
         assert not [path for path in tmp_path.rglob("*") if path.is_file()], "no half pictures"
     elif target == "out.jsonl":
@@ -356,7 +356,7 @@ def test_no_picture_of_the_source_is_replaced_later(tmp_path: Path) -> None:
         sink.write(result(0, file="b.png"))
         with pytest.raises(SinkError, match=r"out/a\.png is the source itself"):
             sink.write(result(1, file="a.png"))
-    assert f"{tmp_path}/out/: broken off after 1 frame, " in (sink.summary() or "")
+    assert f"{tmp_path}/out/: cut off after 1 frame, " in (sink.summary() or "")
     with open_sink(source, overwrite=True) as sink, pytest.raises(SinkError, match="is the source itself"):
         sink.open(run)
     assert source.read_bytes() == b"the source"
@@ -437,7 +437,7 @@ def test_a_url_is_refused_in_one_line_without_its_password(scheme: str) -> None:
 
 
 def test_an_endless_name_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="understood"):
+    with pytest.raises(UsageError, match="unknown output"):
         open_sink(str(tmp_path / ("x" * 300)))
 
 
@@ -686,7 +686,7 @@ def test_pixels_that_are_not_square_stay_so(target: str, tmp_path: Path) -> None
 def test_a_picture_that_h264_cannot_hold_is_one_line(tmp_path: Path) -> None:
     with open_sink(tmp_path / "out.mp4") as sink:
         sink.open(run_info())
-        with pytest.raises(SinkError, match=r"20000 x 4 pixels are too many: H\.264 takes at most 16384 a side"):
+        with pytest.raises(SinkError, match=r"20000 x 4 pixels are too large: H\.264 allows at most 16384 per side"):
             sink.write(result(0, image=np.zeros((4, 20000, 3), np.uint8)))
     assert everything_below(tmp_path) == {}
     with open_sink(tmp_path / "out.mp4") as sink:
@@ -1140,7 +1140,9 @@ def test_one_picture_is_one_frame(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.png")
     sink.open(run_info())
     sink.write(result(0))
-    with pytest.raises(SinkError, match=r"is one picture; the source has more frames: name a folder, e\.g\. out/"):
+    with pytest.raises(
+        SinkError, match=r"is a single still, but the source has more frames: give a folder, e\.g\. out/"
+    ):
         sink.write(result(1))
     sink.close()
     assert read_number(cv2.imread(str(tmp_path / "out.png"))) == 0
@@ -1380,4 +1382,4 @@ class TestSoundNeverCostsAPicture:
             with av.open(str(tmp_path / name)) as written:
                 assert sum(1 for _ in written.decode(video=0)) == 25
                 assert not written.streams.audio
-            assert f"{name} goes without" in caplog.text
+            assert f"{name}: omitting" in caplog.text

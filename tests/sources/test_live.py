@@ -388,7 +388,7 @@ class TestRtsp:
         assert "refused" in failure(f"rtsp://127.0.0.1:{free_port()}/cam")
         assert "no such host" in failure("rtsp://nowhere.invalid/cam")
         started_s = time.monotonic()
-        assert "did not answer within 1.0 s" in failure(f"rtsp://127.0.0.1:{silent}/cam", open_timeout_s=1.0)
+        assert "no answer within 1.0 s" in failure(f"rtsp://127.0.0.1:{silent}/cam", open_timeout_s=1.0)
         assert time.monotonic() - started_s < 2.0
 
     def test_kills_and_restarts_leave_nothing_behind(self, tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ class TestRtsp:
                 before = held()
                 for _ in range(3):
                     server.pause()
-                    reader.wait_for_state("reconnecting: nothing came for 1 s", within_s=3.0)
+                    reader.wait_for_state("reconnecting: no data received for 1 s", within_s=3.0)
                     server.resume()
                     assert reader.wait_for(1) < 2.0
                     reader.wait_for(5)
@@ -471,13 +471,14 @@ class TestRtsp:
 
     def test_giving_up(self, tmp_path: Path) -> None:
         started_s = time.monotonic()
-        assert "is not there for 1 s: refused" in failure(f"rtsp://127.0.0.1:{free_port()}/cam", give_up_after_s=1.0)
+        error = failure(f"rtsp://127.0.0.1:{free_port()}/cam", give_up_after_s=1.0)
+        assert "is unavailable (retried for 1 s): refused" in error
         assert 1.0 <= time.monotonic() - started_s < 2.0
         with RtspServer(tmp_path) as server, Reader(open_live(server.url(), give_up_after_s=1.0)) as reader:
             reader.wait_for(5)
             server.kill()
             assert reader.ended.wait(5.0)
-            assert "is not there for 1 s: refused" in str(reader.error)
+            assert "is unavailable (retried for 1 s): refused" in str(reader.error)
 
 
 class TestRtmpAndHttp:
@@ -523,12 +524,12 @@ class TestRtmpAndHttp:
         assert stats["dropped"]["stale"] > FPS
 
     def test_reasons(self, rtmp: RtmpServer, silent: int) -> None:
-        assert "no such stream, or not for this user" in failure(rtmp.url("a?pass=wr0ng", app="closed"))
+        assert "no such stream, or this user has no access to it" in failure(rtmp.url("a?pass=wr0ng", app="closed"))
         assert "wr0ng" not in failure(rtmp.url("a?pass=wr0ng", app="closed"))
-        assert "did not answer" in failure(rtmp.url("nobody"), open_timeout_s=1.0)
+        assert "no answer" in failure(rtmp.url("nobody"), open_timeout_s=1.0)
         assert "refused" in failure(f"rtmp://127.0.0.1:{free_port()}/live/a")
         for scheme in ("rtmp", "http"):
-            assert "did not answer" in failure(f"{scheme}://127.0.0.1:{silent}/a", open_timeout_s=1.0)
+            assert "no answer" in failure(f"{scheme}://127.0.0.1:{silent}/a", open_timeout_s=1.0)
         assert "not found" in failure(rtmp.web_url("nowhere.mp4"))
 
     def test_hls(self, rtmp: RtmpServer, tmp_path: Path) -> None:
@@ -551,7 +552,7 @@ class TestRtmpAndHttp:
         (rtmp.folder / "evil.m3u8").write_text(
             "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.2,\n" + line.format(path=clip) + "\n#EXT-X-ENDLIST\n"
         )
-        assert "is not there" in failure(rtmp.web_url("evil.m3u8"), open_timeout_s=2.0)
+        assert "is unavailable" in failure(rtmp.web_url("evil.m3u8"), open_timeout_s=2.0)
 
     def test_a_file_behind_http_is_a_recording(self, rtmp: RtmpServer) -> None:
         make_clip(rtmp.folder / "clip.mp4", frames=30, fps=FPS, b_frames=2)
@@ -670,12 +671,12 @@ class TestCameras:
             read_timeout_s=0.5,
         )
         with Reader(source) as reader:
-            reader.wait_for_state("reconnecting: nothing came for 0.5 s")
+            reader.wait_for_state("reconnecting: no data received for 0.5 s")
             assert reader.interrupt() < 1.0
 
     @pytest.mark.skipif(sys.platform != "linux", reason="the devices of Linux")
     def test_reasons(self) -> None:
-        for path, reason in (("/dev/video987", "no such camera"), ("/dev/null", "it is no camera")):
+        for path, reason in (("/dev/video987", "no such camera"), ("/dev/null", "it is not a camera")):
             source = self.source(Endpoint(path, path, "camera", "v4l2", is_camera=True))
             with pytest.raises(SourceError, match=reason):
                 next(source.frames())

@@ -374,7 +374,7 @@ class TestDamagedVideo:
 
     def test_cut_off_without_its_index(self, tmp_path: Path) -> None:
         path = make_clip(tmp_path / "a.mp4")
-        with pytest.raises(SourceError, match=r"a\.mp4 is not a video, or lacks its beginning or index") as caught:
+        with pytest.raises(SourceError, match=r"a\.mp4 is not a video, or its beginning or index is missing") as caught:
             open_source(cut(path, path.stat().st_size // 2))
         assert isinstance(caught.value.__cause__, av.InvalidDataError)
 
@@ -415,7 +415,7 @@ class TestDamagedVideo:
         path = make_clip(tmp_path / "a.mp4", gop=1, frames=5)
         for offset, size in packets(path):
             overwrite(path, offset, size)
-        with pytest.raises(SourceError, match=r"a\.mp4 has no picture that can be decoded \(.*\)$"):
+        with pytest.raises(SourceError, match=r"a\.mp4 has no frame that can be decoded \(.*\)$"):
             open_source(path)
 
     @pytest.mark.parametrize("suffix", [".ts", ".h264"])
@@ -436,9 +436,9 @@ class TestRefusedFiles:
             ("empty.mp4", b"", r"empty\.mp4 is empty \(0 bytes\)"),
             ("empty.png", b"", r"empty\.png is empty \(0 bytes\)"),
             ("text.mp4", b"not a video at all\n" * 40, r"text\.mp4 is not a video"),
-            ("notes.txt", b"not a video at all\n" * 40, r"notes\.txt is of a kind that is not read"),
+            ("notes.txt", b"not a video at all\n" * 40, r"notes\.txt is not a supported video format"),
             ("noise.mkv", np.random.default_rng(0).bytes(5000), r"noise\.mkv is "),
-            ("text.jpg", b"not a picture", r"text\.jpg cannot be read: damaged, or not a picture"),
+            ("text.jpg", b"not a picture", r"text\.jpg cannot be read: damaged or not a still"),
         ],
     )
     def test_one_line_that_names_the_file(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -451,14 +451,14 @@ class TestRefusedFiles:
         write_picture(tmp_path / "holiday.jpg", 0)
         with pytest.raises(SourceError, match=r"holyday\.jpg does not exist; did you mean .*holiday\.jpg\?"):
             open_source(str(tmp_path / "holyday.jpg"))
-        with pytest.raises(SourceError, match=r"a\.mp4 does not exist: there is no folder .*nowhere$"):
+        with pytest.raises(SourceError, match=r"a\.mp4 does not exist: the folder .*nowhere does not exist$"):
             open_source(str(tmp_path / "nowhere" / "a.mp4"))
         with pytest.raises(SourceError, match="cannot be opened: Not a directory"):
             open_source(str(tmp_path / "holiday.jpg" / "a.mp4"))
 
     def test_a_broken_link(self, tmp_path: Path) -> None:
         (tmp_path / "a.mp4").symlink_to("gone.mp4")
-        with pytest.raises(SourceError, match=r"a\.mp4 is a broken link: there is no gone\.mp4$"):
+        with pytest.raises(SourceError, match=r"a\.mp4 is a broken link: gone\.mp4 does not exist$"):
             open_source(tmp_path / "a.mp4")
 
     def test_names_that_no_file_can_have(self) -> None:
@@ -470,7 +470,7 @@ class TestRefusedFiles:
     def test_no_pictures(self, tmp_path: Path) -> None:
         make_clip(tmp_path / "a.mp4", frames=1)
         for text in (str(tmp_path), str(tmp_path / "*.png"), str(tmp_path / "*.mp4")):
-            with pytest.raises(SourceError, match=r"no pictures there \(known by their endings: .*\.jpg"):
+            with pytest.raises(SourceError, match=r"no stills found \(recognized by suffix: .*\.jpg"):
                 open_source(text)
 
     def test_neither_file_nor_folder(self, tmp_path: Path) -> None:
@@ -662,8 +662,8 @@ class TestPictures:
         assert numbers(frames) == [1, 2, 4]
         assert [frame.index for frame in frames] == [0, 1, 2]
         assert [frame.pts_s for frame in frames] == [0, 0.04, 0.08]
-        reason = "damaged, or not a picture"
-        assert str(error) == f"{tmp_path}: 3 of 6 pictures cannot be read, the first of them 0.png ({reason})"
+        reason = "damaged or not a still"
+        assert str(error) == f"{tmp_path}: 3 of 6 stills cannot be read; the first is 0.png ({reason})"
         assert caplog.messages == [f"{tmp_path}/{number}.png: {reason}" for number in (0, 3, 5)]
 
     def test_a_bad_one_has_its_own_reason(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -672,11 +672,11 @@ class TestPictures:
         with open_source(tmp_path) as source:
             (tmp_path / "1.png").unlink()
             (tmp_path / "2.png").write_bytes(b"no picture")
-            with pytest.raises(SourceError, match=r"2 of 3 pictures .* 1\.png \(No such file or directory\)"):
+            with pytest.raises(SourceError, match=r"2 of 3 stills .* 1\.png \(No such file or directory\)"):
                 list(source.frames())
         assert caplog.messages == [
             f"{tmp_path}/1.png: No such file or directory",
-            f"{tmp_path}/2.png: damaged, or not a picture",
+            f"{tmp_path}/2.png: damaged or not a still",
         ]
 
     @pytest.mark.parametrize("suffix", [".png", ".tiff", ".bmp", ".jp2"])
@@ -692,7 +692,7 @@ class TestPictures:
     def test_a_folder_of_bad_ones_does_not_open(self, tmp_path: Path) -> None:
         for number in range(2):
             (tmp_path / f"{number}.jpg").write_bytes(b"not a picture")
-        with pytest.raises(SourceError, match=r"2 of 2 pictures cannot be read, the first of them 0\.jpg"):
+        with pytest.raises(SourceError, match=r"2 of 2 stills cannot be read; the first is 0\.jpg"):
             open_source(tmp_path)
 
 
