@@ -1205,7 +1205,9 @@ WINDOW = """
 
 @pytest.fixture(scope="session")
 def display() -> Iterator[str]:
-    """A screen of its own, 800 x 600; skips where there is no Xvfb, but not in CI."""
+    """A screen of its own, 800 x 600; skips where there is no Xvfb, but not in CI, and where OpenCV has no windows."""
+    if re.search(r"GUI: +NONE", cv2.getBuildInformation()):
+        pytest.skip("this OpenCV has no windows (opencv-python-headless)")
     missing = [tool for tool in ("Xvfb", "xdotool") if shutil.which(tool) is None]
     if missing:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(
