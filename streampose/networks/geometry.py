@@ -77,8 +77,8 @@ def crop_people(image: Tensor, regions: Tensor, *, height: int, width: int, out:
             of a larger batch avoids a copy when people of several frames are batched.
 
     Returns:
-        `out`, with channels in the image's order. On a CPU, OpenCV does the work. Its float32 arithmetic rounds about 3
-        in 10,000 values to the neighbouring grey level when the exact value is halfway.
+        `out`, with channels in the image's order. On a CPU, OpenCV does the work. In about 3 of
+        10,000 values, its float32 arithmetic rounds a half to the other grey level.
 
     Raises:
         ValueError: `out` has the wrong shape.
