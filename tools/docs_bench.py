@@ -1,5 +1,6 @@
-"""Writes the table of a measurement into docs/numbers.md: `streampose bench --json FILE`, then
-`python -m tools.docs_bench FILE`.
+"""Writes a benchmark's table into docs/numbers.md.
+
+Run `streampose bench --json FILE`, then `python -m tools.docs_bench FILE`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ SECTION = re.compile(r"(<!-- bench -->\n\n```text\n)(?P<table>.*?)(\n```\n\n<!--
 
 
 def with_table(text: str, report: Report) -> str:
-    """Return the page's text with the table of `report` in its place."""
+    """Return the page's text with its table replaced by the table of `report`."""
     return SECTION.sub(lambda match: f"{match[1]}{table(report)}{match[3]}", text)
 
 

@@ -147,7 +147,9 @@ def test_part_of_a_patch_is_refused() -> None:
         dense(vitpose())(pictures(1, 64, 50))
 
 
-@pytest.mark.parametrize(("experts", "index", "known"), [(3, 3, r"0\.\.2"), (3, -1, r"0\.\.2"), (1, 1, r"0 \(this network has no experts\)")])
+@pytest.mark.parametrize(
+    ("experts", "index", "known"), [(3, 3, r"0\.\.2"), (3, -1, r"0\.\.2"), (1, 1, r"0 \(.* no experts\)")]
+)
 def test_unknown_dataset_index_is_refused(experts: int, index: int, known: str) -> None:
     with pytest.raises(UsageError, match=f"invalid dataset index {index}: .*{known}"):
         DenseMapNetwork(vitpose(experts=experts), index)
