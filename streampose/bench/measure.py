@@ -213,7 +213,7 @@ class Measurer:
     def choose_ceiling(self, people: Sequence[int], frames: Sequence[Frame], boxes: Sequence[Boxes]) -> None:
         """Determine whether the networks alone are faster in parallel or one after the other."""
         rates = {}
-        for self._side_by_side in (True, True, False):  # the first one warms up
+        for self._side_by_side in (True, True, False):  # the first run is a warm-up
             rates[self._side_by_side] = self.networks_alone(people, frames, boxes)
         self._side_by_side = max(rates, key=lambda way: rates[way])
 

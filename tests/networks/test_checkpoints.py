@@ -173,10 +173,10 @@ def test_names_may_be_paths(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("rescale_factor", None, "None, not a number above 0"),
-        ("rescale_factor", 0, "0, not a number above 0"),
-        ("rescale_factor", "x", "'x', not a number above 0"),
-        ("rescale_factor", 10**400, r"1000\d*\.\.\.\d*, not a number above 0"),
+        ("rescale_factor", None, "None, expected a number above 0"),
+        ("rescale_factor", 0, "0, expected a number above 0"),
+        ("rescale_factor", "x", "'x', expected a number above 0"),
+        ("rescale_factor", 10**400, r"1000\d*\.\.\.\d*, expected a number above 0"),
         ("image_mean", "x", "'x', expected three numbers"),
         ("image_mean", "123", "'123', expected three numbers"),
         ("image_mean", [1, 2], r"\[1, 2\], expected three numbers"),
