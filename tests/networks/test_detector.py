@@ -335,7 +335,10 @@ def test_wrong_values_of_other_detectors(entries, text, tmp_path) -> None:
 def test_weights_of_detectors_are_finite_in_their_dtype(tmp_path) -> None:
     folder = save_yolos(tmp_path / "net", LABELS)
     model = YolosForObjectDetection.from_pretrained(folder)
-    for value, dtype, text in ((1e5, torch.float16, "exceeds the range of torch.float16"), (math.nan, torch.float32, "are damaged")):
+    for value, dtype, text in (
+        (1e5, torch.float16, "exceeds the range of torch.float16"),
+        (math.nan, torch.float32, "are damaged"),
+    ):
         model.class_labels_classifier.layers[-1].bias.data[0] = value
         model.save_pretrained(folder)
         with pytest.raises(ModelError, match=text):
