@@ -1,6 +1,6 @@
-"""People to drawn picture; the only file that knows supervision's drawing.
+"""Draws people on frames. This is the only module that uses supervision's drawing.
 
-It knows nothing of time or of other frames: the same people on the same picture give the same pixels.
+It has no state between frames: the same people on the same frame give the same pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STYLES: tuple[str, ...] = get_args(Style)
 _Bool = npt.NDArray[np.bool_]
 _Float64 = npt.NDArray[np.float64]
 
-# Okabe and Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/: told apart with any colour vision.
+# Okabe and Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/: distinguishable with any colour vision.
 _ORANGE, _SKY_BLUE, _GREEN, _YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
 _BLUE, _VERMILLION, _PURPLE = "#0072b2", "#d55e00", "#cc79a7"
 
@@ -36,13 +36,13 @@ _RIGHT, _RIGHT_LEG = _ORANGE, _VERMILLION
 _LEG_WORDS = ("leg", "hip", "thigh", "knee", "shin", "calf", "ankle", "foot", "heel", "toe")
 
 _RIM = "#202020"
-"""One pixel around lines and points, because no colour stands out from every background by itself."""
+"""The colour of a one-pixel rim around lines and points. Without a rim, no colour stands out from every background."""
 
 _UNTRACKED = _GREEN
 _TRACKED = (_SKY_BLUE, _ORANGE, _PURPLE, _YELLOW, _BLUE, _VERMILLION)
 _TAG_COLORS = sv.ColorPalette.from_hex([*_TRACKED, _UNTRACKED])
 
-# The colours that the ViTPose documentation gives to COCO's points and edges; see `Annotator`.
+# The ViTPose documentation's colours for COCO's points and edges; see `Annotator`.
 _DOC_LEG, _DOC_TRUNK, _DOC_ARM, _DOC_HEAD = "#ff8000", "#ff33ff", "#3399ff", "#00ff00"
 _DOC_POINTS = (*[_DOC_HEAD] * 5, *[_DOC_ARM] * 6, *[_DOC_LEG] * 6)
 _DOC_EDGES = {
@@ -54,63 +54,64 @@ _DOC_EDGES = {
 
 _ANGLES = np.linspace(0, 2 * np.pi, 32, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
-"""(32, 2): enough corners for the radius of a point and the width of a limb."""
+"""The unit circle as a polygon, (32, 2). 32 corners are enough for the sizes of points and limbs."""
 
 
 class EdgeAnnotator(sv.EdgeAnnotator):
-    """`sv.EdgeAnnotator` for one skeleton: the same pixels, an order of magnitude sooner.
+    """`sv.EdgeAnnotator` for one skeleton: the same pixels, an order of magnitude faster.
 
-    supervision asks `np.allclose` twice for every edge and draws it by itself; here the edges of all people are looked
-    at together and drawn by one call of OpenCV.
+    supervision calls `np.allclose` twice for every edge and draws each edge separately. This class checks the edges of
+    all people together and draws them with one OpenCV call.
     """
 
     def __init__(self, edges: Sequence[tuple[int, int]], color: sv.Color, thickness: int) -> None:
-        """`edges` are pairs of 0-based indices (in supervision 1-based); `thickness` is in pixels."""
+        """`edges` are pairs of 0-based indices (supervision's are 1-based). `thickness` is in pixels."""
         super().__init__(color=color, thickness=thickness, edges=[(a + 1, b + 1) for a, b in edges])
         self._ends = _ends(edges)
 
     @ensure_cv2_image_for_class_method
     def annotate(self, scene: ImageType, key_points: sv.KeyPoints) -> ImageType:
-        """Draw the edges that have two drawable ends onto `scene` and return it."""
-        assert isinstance(scene, np.ndarray)  # as the decorator sees to
+        """Draw the edges with two drawable ends on `scene` and return it."""
+        assert isinstance(scene, np.ndarray)  # the decorator ensures this
         self.draw(scene, key_points.xy, _drawable(key_points))
         return scene
 
     def draw(self, scene: Image, xy: Float32, drawable: _Bool) -> None:
-        """Draw onto `scene` the edges both of whose ends, of the points (N, K, 2), are `drawable` (N, K)."""
+        """Draw on `scene` the edges between points `xy` (N, K, 2) if both ends are `drawable` (N, K)."""
         whole = drawable[:, self._ends].all(axis=2)
         segments = xy[:, self._ends, :2][whole].astype(np.int32)
         cv2.polylines(scene, list(segments), False, self.color.as_bgr(), self.thickness)
 
 
 class VertexAnnotator(sv.VertexAnnotator):
-    """`sv.VertexAnnotator` that looks at all people together: the same pixels, an order of magnitude sooner."""
+    """`sv.VertexAnnotator` that processes all people together: the same pixels, an order of magnitude faster."""
 
     @ensure_cv2_image_for_class_method
     def annotate(self, scene: ImageType, key_points: sv.KeyPoints) -> ImageType:
-        """Draw the drawable points onto `scene` and return it."""
-        assert isinstance(scene, np.ndarray)  # as the decorator sees to
+        """Draw the drawable points on `scene` and return it."""
+        assert isinstance(scene, np.ndarray)  # the decorator ensures this
         self.draw(scene, key_points.xy, _drawable(key_points))
         return scene
 
     def draw(self, scene: Image, xy: Float32, drawable: _Bool) -> None:
-        """Draw onto `scene` those of the points (N, K, 2) that are `drawable` (N, K)."""
+        """Draw on `scene` the points `xy` (N, K, 2) that are `drawable` (N, K)."""
         color = self.color.as_bgr()
         for center in xy[drawable, :2].astype(np.int32).tolist():
             cv2.circle(scene, center, self.radius, color, -1)
 
 
 class Annotator:
-    """Draws the people of a frame onto a copy of its picture; no picture changes it, so threads may share it.
+    """Draws the people of a frame on a copy of the image. It keeps no state between calls, so threads can share it.
 
-    Style `lines`: supervision's edges and vertices with a dark rim, a colour each for the body's left, right and
-    middle, legs darker than arms; small people below large ones, and all edges below all vertices.
+    Style `lines`: supervision's edges and vertices with a dark rim. The left, right and middle of the body have one
+    colour each; legs are darker than arms. Large people are drawn over small ones, and all vertices over all edges.
 
-    Style `weighted`: the second drawing of the ViTPose documentation ("Visualization for advanced user" with
-    `show_keypoint_weight`, https://huggingface.co/docs/transformers/model_doc/vitpose): limbs are filled ellipses, and
-    each limb and point is blended in by its score clamped to 0..1, a limb by the mean of its two ends. COCO's 17 points
-    with 19 edges get the documentation's colours, other skeletons those of `lines`. The documentation's code blends the
-    picture with itself, which changes nothing; this is what it means. Points lie above limbs, to stay legible.
+    Style `weighted`: the second visualisation in the ViTPose documentation ("Visualization for advanced user" with
+    `show_keypoint_weight`, https://huggingface.co/docs/transformers/model_doc/vitpose). Limbs are filled ellipses. Each
+    point is blended with its score clamped to 0..1, and each limb with the mean score of its two ends. COCO's 17 points
+    with 19 edges get the documentation's colours; other skeletons get those of `lines`. The documentation's code blends
+    the image with itself, which has no effect; this class implements the intended result. Points are drawn over limbs,
+    so that they stay visible.
     """
 
     def __init__(
@@ -122,9 +123,18 @@ class Annotator:
         boxes: bool = False,
         labels: bool = False,
     ) -> None:
-        """Points scored under `min_score`, and edges that end in one, are left out. `boxes` adds the people's boxes,
-        `labels` their track (or class) and box score, both coloured by track. Raises `UsageError` for an unknown
-        style."""
+        """Store the settings.
+
+        Args:
+            skeleton: names and edges of the points.
+            style: `lines` or `weighted`.
+            min_score: points with a lower score, and their edges, are not drawn.
+            boxes: draw each person's box, coloured by track.
+            labels: draw each person's track (or class) and box score, coloured by track.
+
+        Raises:
+            UsageError: the style is unknown.
+        """
         if style not in STYLES:
             raise UsageError(f"unknown style {style!r}: choose one of {', '.join(STYLES)}")
         self._style = style
@@ -134,7 +144,7 @@ class Annotator:
         self._skeleton = skeleton
         colors = _documented_colors if style == "weighted" else _side_colors
         self.point_colors, self.edge_colors = colors(skeleton)
-        """Hexadecimal RGB of the skeleton's names and edges, in their order."""
+        """Hexadecimal RGB colours of the skeleton's points and edges, in the skeleton's order."""
         self._points_of = {color: np.array(self.point_colors) == color for color in self.point_colors}
         self._edges_of = {
             color: [edge for edge, its in zip(skeleton.edges, self.edge_colors, strict=True) if its == color]
@@ -142,13 +152,15 @@ class Annotator:
         }
 
     def annotate(self, image: Image, people: People) -> Image:
-        """Return a new picture, (H, W, 3) uint8 BGR: `image`, itself left as it is, with `people` drawn in.
+        """Return a copy of `image`, (H, W, 3) uint8 BGR, with `people` drawn on it.
 
-        A point that is not finite, or outside the picture by more than its size, counts as not found.
-        Raises `AnnotateError`.
+        A point counts as not found if it is not finite, or if its distance from the image exceeds the image size.
+
+        Raises:
+            AnnotateError: the image has the wrong format, the people do not match the skeleton, or drawing fails.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise AnnotateError(f"cannot draw on {image.dtype} {image.shape}: a picture is uint8 (H, W, 3)")
+            raise AnnotateError(f"cannot draw on {image.dtype} {image.shape}: an image must be uint8 (H, W, 3)")
         point_count = people.keypoints_xy.shape[1]
         if point_count != len(self._skeleton.names):
             raise AnnotateError(
@@ -182,7 +194,7 @@ class Annotator:
         for width in np.unique(line_widths).tolist():
             chosen = line_widths == width
             groups.append((width, people.keypoints_xy[chosen], visible[chosen]))
-        # A line of one pixel has no rim, which would be nearly all of it.
+        # A line of one pixel has no rim, because the rim would hide most of it.
         for width, xy, shown in groups:
             if width > 1:
                 EdgeAnnotator(self._skeleton.edges, _color(_RIM), width + 2).draw(picture, xy, shown)
@@ -203,7 +215,7 @@ class Annotator:
         ends = _ends(self._skeleton.edges)
         person, edge = np.nonzero(visible[:, ends].all(axis=2))
         of_end = person[:, None], ends[edge]
-        # For a width of 2 these are the documentation's sizes: limbs 2 pixels to each side, points of radius 4.
+        # At line width 2, these are the documentation's sizes: limbs of 2 pixels to each side, points of radius 4.
         limbs = _ellipses(xy[of_end], widths[person])
         _blend(picture, limbs, [self.edge_colors[i] for i in edge], opacities[of_end].mean(axis=1))
 
@@ -218,46 +230,55 @@ def _color(hexadecimal: str) -> sv.Color:
 
 
 def _ends(edges: Sequence[tuple[int, int]]) -> npt.NDArray[np.intp]:
-    """Return (E, 2), also where there are no edges."""
+    """Return the edges as an array (E, 2). E can be 0."""
     return np.array(edges, np.intp).reshape(-1, 2)
 
 
 def _drawable(key_points: sv.KeyPoints) -> _Bool:
-    """Return (N, K): supervision draws points that are visible, finite, and not (0, 0), its mark of a missing one."""
-    farthest = np.abs(key_points.xy[..., :2]).max(axis=2)  # NaN if either is
-    # 1e-8 is the tolerance of np.allclose, by which supervision knows a missing point.
+    """Return a mask (N, K) of the points that supervision draws: visible, finite, and not (0, 0), its missing point."""
+    farthest = np.abs(key_points.xy[..., :2]).max(axis=2)  # NaN if x or y is NaN
+    # 1e-8 is the tolerance of np.allclose, which supervision uses to detect missing points.
     drawable = np.asarray((farthest > 1e-8) & (farthest < np.inf))
     return drawable if key_points.visible is None else drawable & key_points.visible
 
 
 def _is_near(xy: Float32, picture: Image) -> _Bool:
-    """Return (N, K), whether a point lies in the picture or outside by no more than its size: OpenCV's integers end."""
+    """Return a mask (N, K) of the points at most one image size outside the image.
+
+    The limit avoids overflows of OpenCV's integer coordinates.
+    """
     size = np.array(picture.shape[1::-1])
     return np.asarray((np.abs(xy - size / 2) <= 1.5 * size).all(axis=2))
 
 
 def _clipped(boxes_xyxy: Float32, picture: Image) -> Float32:
-    """Return the (N, 4) boxes, finite and cut to the picture; a box that has nothing in it becomes empty."""
+    """Return the boxes (N, 4) made finite and clipped to the image. A box outside the image becomes empty."""
     height, width = picture.shape[:2]
     return np.clip(np.nan_to_num(boxes_xyxy), 0, np.array([width - 1, height - 1] * 2, np.float32))
 
 
 def _line_width(picture: Image) -> int:
-    """Return pixels: 1/270 of the picture's shorter side (1080p: 4, 720p: 3), at least 2."""
+    """Return the line width in pixels: 1/270 of the image's shorter side (1080p: 4, 720p: 3), at least 2."""
     shorter_side: int = min(picture.shape[:2])
     return max(2, round(shorter_side / 270))
 
 
 def _line_widths(boxes_xyxy: Float32, picture: Image) -> Int64:
-    """Return (N,) pixels: the picture's line width, or 1/50 of the box's longer side where that is less; at least 1."""
+    """Return each person's line width (N,) in pixels.
+
+    It is 1/50 of the box's longer side, but at most the image's line width and at least 1.
+    """
     sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
     widths: Int64 = np.clip(np.rint(sides / 50), 1, _line_width(picture)).astype(np.int64)
     return widths
 
 
 def _side_colors(skeleton: Skeleton) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the colours of points and edges: by side in `flip_pairs`, an edge by the side that its ends share, darker
-    where all of it belongs to a leg by name."""
+    """Return the colours of points and edges by body side.
+
+    The side of a point comes from `flip_pairs`. An edge has the side that both its ends share. A point or edge is
+    darker if all its names belong to a leg.
+    """
     left = {a for a, _ in skeleton.flip_pairs}
     right = {b for _, b in skeleton.flip_pairs}
     legs = {i for i, name in enumerate(skeleton.names) if any(word in name.lower() for word in _LEG_WORDS)}
@@ -273,7 +294,7 @@ def _side_colors(skeleton: Skeleton) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _documented_colors(skeleton: Skeleton) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the ViTPose documentation's colours of points and edges where it has this skeleton, else those by side."""
+    """Return the ViTPose documentation's colours of points and edges; for other skeletons, the colours by side."""
     by_edge = {frozenset(edge): color for edge, color in _DOC_EDGES.items()}
     edges = [frozenset(edge) for edge in skeleton.edges]
     if len(skeleton.names) != len(_DOC_POINTS) or set(edges) != set(by_edge):
@@ -282,19 +303,20 @@ def _documented_colors(skeleton: Skeleton) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def _ellipses(ends: _Float64, half_widths: Int64) -> _Float64:
-    """Return (M, 32, 2), the outlines of ellipses whose long axes join the two points of each of `ends`, (M, 2, 2).
+    """Return outlines (M, 32, 2) of ellipses. The long axis of each ellipse joins the two points in `ends` (M, 2, 2).
 
-    `cv2.ellipse2Poly` rounds the axes to pixels and the angle to degrees, so that limbs would miss their joints.
+    `cv2.ellipse2Poly` is not used: it rounds the axes to pixels and the angle to degrees, so limbs would miss their
+    joints.
     """
     middle, half = ends.mean(axis=1), (ends[:, 1] - ends[:, 0]) / 2
-    length = np.maximum(np.hypot(half[:, 0], half[:, 1]), 1e-3)  # two ends in one place: an ellipse of no size
+    length = np.maximum(np.hypot(half[:, 0], half[:, 1]), 1e-3)  # avoids a division by zero if both ends coincide
     across = half[:, ::-1] * np.array([-1, 1]) * (half_widths / length)[:, None]
     outlines: _Float64 = middle[:, None] + _CIRCLE[:, :1] * half[:, None] + _CIRCLE[:, 1:] * across[:, None]
     return outlines
 
 
 def _blend(picture: Image, outlines: _Float64, colors: Sequence[str], opacities: Float32) -> None:
-    """Fill the convex `outlines`, (M, P, 2) pixels, one over the other, touching only the rectangle around each."""
+    """Blend the filled convex `outlines` (M, P, 2), in pixels, in order. Only each bounding rectangle is processed."""
     subpixel_bits, soft_edge_px = 4, 2
     height, width = picture.shape[:2]
     low = np.maximum(np.floor(outlines.min(axis=1)) - soft_edge_px, 0).astype(int)
@@ -313,11 +335,11 @@ def _blend(picture: Image, outlines: _Float64, colors: Sequence[str], opacities:
 
 
 def _tags(people: People) -> sv.Detections:
-    """Return the people whose box is not empty, `track` and `score` in `data`, where nothing is optional."""
+    """Return the people with a non-empty box. `track` and `score` are stored in `data`, where no value is optional."""
     detections = people.to_detections()
     detections.data |= {"track": people.track_ids, "score": people.box_scores}
     shown = detections[np.asarray((people.boxes_xyxy[:, 2:] > people.boxes_xyxy[:, :2]).all(axis=1))]
-    assert isinstance(shown, sv.Detections)  # as an index that is no text sees to
+    assert isinstance(shown, sv.Detections)  # guaranteed for an index that is not a string
     return shown
 
 
@@ -342,7 +364,7 @@ def _draw_labels(picture: Image, tags: sv.Detections) -> None:
     places = tags.xyxy.copy()
     for place, text in zip(places, texts, strict=True):
         (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        # supervision puts a label above the box's top left corner, even where that is outside the picture.
+        # supervision puts a label above the box's top left corner, even if that is outside the image.
         place[0] = max(0, min(place[0], width - 1 - text_width - 2 * padding))
         place[1] = max(place[1], text_height + 2 * padding)
     annotator = sv.LabelAnnotator(_TAG_COLORS, text_color=sv.Color.BLACK, text_scale=scale, text_padding=padding)

@@ -388,7 +388,7 @@ def test_an_unknown_style_names_the_right_ones() -> None:
 
 @pytest.mark.parametrize("image", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3))])
 def test_what_is_no_picture_is_refused(image: np.ndarray) -> None:
-    with pytest.raises(AnnotateError, match=r"a picture is uint8 \(H, W, 3\)"):
+    with pytest.raises(AnnotateError, match=r"an image must be uint8 \(H, W, 3\)"):
         Annotator(COCO).annotate(image, People.none(17))
 
 

@@ -1,1 +1,1 @@
-"""Programs for the developers of streampose: generated parts of the docs, and evaluations."""
+"""Developer tools for streampose: generators for parts of the docs, and evaluations."""

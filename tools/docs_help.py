@@ -1,4 +1,4 @@
-"""Writes the help texts of the program into docs/cli.md: `make docs`."""
+"""Writes the program's help texts into docs/cli.md. Run it with `make docs`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECTION = re.compile(r"(<!-- help: streampose (?P<command>[a-z ]*) -->\n).*?(<!
 
 
 def with_help(text: str) -> str:
-    """Return the page's text with every help section as the program prints it today."""
+    """Return the page's text with every help section replaced by the program's current help."""
 
     def section(match: re.Match[str]) -> str:
         printed = subprocess.run(

@@ -1,10 +1,10 @@
-"""Prints COCO keypoint AP on labelled pictures, for streampose and for the Hugging Face processor with the same
-weights.
+"""Prints COCO keypoint AP on labelled stills, for streampose and for the Hugging Face processor with the same weights.
 
     python -m tools.evaluate ../shared/data/labelled --dtype float32
 
-The folder holds `annotations.json` (COCO keypoint format) and `images/`. With ground-truth boxes and with detected ones
-(from score 0.1 up; a pose's score is its mean keypoint score, times the box's score where it was detected).
+The folder contains `annotations.json` (COCO keypoint format) and `images/`. AP is printed for ground-truth boxes and
+for detected boxes with a score above 0.1. The score of a pose is its mean keypoint score; with detected boxes, it is
+multiplied by the box score.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ Estimate = Callable[[Image, Boxes], tuple[Float32, Float32]]
 
 
 def hf_reference(folder: Path) -> Estimate:
-    """The ViTPose documentation's own calls, float32 on the CPU; boxes in, keypoints (N, 17, 2) and scores (N, 17)
-    out.
+    """Return a function that makes the ViTPose documentation's calls, in float32 on the CPU.
+
+    It takes boxes and returns keypoints (N, 17, 2) and scores (N, 17).
     """
     processor = AutoImageProcessor.from_pretrained(folder)
     model = VitPoseForPoseEstimation.from_pretrained(folder, dtype=torch.float32).eval()
 
     @torch.inference_mode()
     def estimate(image: Image, boxes: Boxes) -> tuple[Float32, Float32]:
-        if not len(boxes):  # the processor cannot take none
+        if not len(boxes):  # the processor does not accept an empty list
             return np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.float32)
         xywh = boxes.xyxy.copy()
         xywh[:, 2:] -= xywh[:, :2]
@@ -56,7 +57,7 @@ def hf_reference(folder: Path) -> Estimate:
 
 
 def ours(estimator: PoseEstimator, device: torch.device) -> Estimate:
-    """The same form for our estimator."""
+    """Return a function with the same signature for our estimator."""
 
     def estimate(image: Image, boxes: Boxes) -> tuple[Float32, Float32]:
         return estimator.estimate([torch.from_numpy(image).to(device)], [boxes])[0]
@@ -65,10 +66,10 @@ def ours(estimator: PoseEstimator, device: torch.device) -> Estimate:
 
 
 class Labelled:
-    """Labelled pictures in COCO keypoint format."""
+    """Labelled stills in COCO keypoint format."""
 
     def __init__(self, folder: Path) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how it gets on
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             self.coco = COCO(str(folder / "annotations.json"))
         self.images: dict[int, Image] = {}
         for image_id, record in self.coco.imgs.items():
@@ -77,7 +78,7 @@ class Labelled:
             self.images[image_id] = image
 
     def true_boxes(self) -> dict[int, Boxes]:
-        """The labelled boxes of every picture, with score 1."""
+        """Return the labelled boxes of every still, with score 1."""
         boxes = {}
         for image_id in self.images:
             annotations = self.coco.loadAnns(self.coco.getAnnIds(image_id, iscrowd=False))
@@ -87,7 +88,7 @@ class Labelled:
         return boxes
 
     def detected_boxes(self, device: torch.device, dtype: torch.dtype) -> dict[int, Boxes]:
-        """The bundled detector's boxes of every picture."""
+        """Return the bundled detector's boxes for every still."""
         detector = load_detector(DEFAULT_DETECTOR, device=device, dtype=dtype, threshold=DETECTED_FROM)
         return {
             image_id: detector.detect([torch.from_numpy(image).to(device)])[0]
@@ -95,7 +96,7 @@ class Labelled:
         }
 
     def average_precision(self, estimate: Estimate, boxes: dict[int, Boxes]) -> tuple[float, float]:
-        """AP over OKS 0.50:0.95 and AP at OKS 0.50, of 0 to 1."""
+        """Return AP over OKS 0.50:0.95 and AP at OKS 0.50, each 0..1."""
         results: list[dict[str, Any]] = []
         for image_id, image in self.images.items():
             keypoints, scores = estimate(image, boxes[image_id])
@@ -118,7 +119,7 @@ class Labelled:
 
 
 def main() -> None:
-    """Print a table."""
+    """Print the table of results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="auto")

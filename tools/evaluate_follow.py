@@ -1,10 +1,10 @@
-"""Prints what following people between detections costs in accuracy and wins in time: on the demo clip against its
-exact keypoints, on other clips against detecting on every frame.
+"""Prints the loss in accuracy and the gain in speed from following people between detections.
 
     python -m tools.evaluate_follow ../shared/data/clips/*.m* --rounds 2
 
-Every row of a clip comes from one run of this program, whose rounds are interleaved: compare the ratios, because the
-rates are those of the machine and of what else it does (the CPU time least so). People and joints are judged as in
+The demo clip is compared with its exact keypoints. Other clips are compared with detection on every frame. All rows of
+a clip come from one run of this program with interleaved rounds. Compare the ratios: absolute rates depend on the
+machine and its other load (CPU time depends least on the load). The criteria for people and joints are those of
 `tests/test_demo.py`.
 """
 
@@ -38,11 +38,11 @@ from streampose.sources.source import Source
 Every = int | Literal["auto"]
 EVERY: tuple[Every, ...] = (1, 2, 3, 5, 10, "auto")
 NEAR = 0.05
-"""Of a box's height."""
+"""Maximum distance of a joint that counts as near, as a fraction of the box's height."""
 
 
 class CountingDetector:
-    """A detector that counts the frames it has looked at."""
+    """A detector that counts the frames on which it ran."""
 
     def __init__(self, detector: PersonDetector) -> None:
         self._detector = detector
@@ -50,13 +50,13 @@ class CountingDetector:
         self.looks = 0
 
     def detect(self, images: Sequence[torch.Tensor], shrinks: Sequence[Shrink | None] | None = None) -> list[Boxes]:
-        """As the detector does."""
+        """Run the detector."""
         self.looks += len(images)
         return self._detector.detect(images, shrinks)
 
 
 class FirstFrames(Source):
-    """The first `most` frames of a source."""
+    """The first `most` frames of a source; all frames if `most` is None."""
 
     def __init__(self, source: Source, most: int | None) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class FirstFrames(Source):
 
 @dataclass
 class Run:
-    """What came of one clip at one interval."""
+    """The results for one clip at one detection interval."""
 
     people: list[People] = field(default_factory=list)
     elapsed_s: list[float] = field(default_factory=list)
@@ -82,18 +82,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of 0 to 1."""
+    """Accuracy against the exact keypoints, as shares from 0 to 1. Only people with 12 or more visible joints count."""
 
     found: float
-    """Of the people with 12 or more visible joints, at IoU 0.5."""
+    """Share of the people that were found, at IoU 0.5."""
     near: float
-    """Of the found people's visible joints, within 5 % of the box's height."""
+    """Share of the found people's visible joints that are within 5 % of the box's height."""
     near_of_all: float
-    """The same of all those people's, whether found or not."""
+    """The same share for all people, including those not found."""
 
 
 def demo_truth() -> list[dict[str, Any]]:
-    """The demo clip's exact boxes and keypoints, frame by frame."""
+    """Return the demo clip's exact boxes and keypoints, frame by frame."""
     frames: list[dict[str, Any]] = json.loads((assets_folder() / "demo_truth.json").read_text(encoding="utf-8"))[
         "frames"
     ]
@@ -101,7 +101,7 @@ def demo_truth() -> list[dict[str, Any]]:
 
 
 def judged(found: Sequence[People], truth: Sequence[dict[str, Any]]) -> Accuracy:
-    """How near the people of some frames are to the true ones of the same frames."""
+    """Return the accuracy of the found people against the true people of the same frames."""
     count = found_count = joints = found_joints = near = 0
     for people, frame in zip(found, truth, strict=True):
         wanted = [one for one in frame["people"] if sum(visible == 2 for *_, visible in one["keypoints"]) >= 12]
@@ -121,8 +121,11 @@ def judged(found: Sequence[People], truth: Sequence[dict[str, Any]]) -> Accuracy
 
 
 def agreement(found: Sequence[People], reference: Sequence[People]) -> tuple[float, float, float]:
-    """Return the share of the reference's people that were found at IoU 0.5, the median distance of their sure
-    keypoints in shares of the box's height, and how many more people than the reference a frame has.
+    """Compare people with the reference's.
+
+    Returns:
+        The share of the reference's people that were found at IoU 0.5; the median distance of their confident keypoints
+        as a fraction of the box's height; and the mean number of additional people per frame.
     """
     count = matched = 0
     distances = []
@@ -143,7 +146,7 @@ def agreement(found: Sequence[People], reference: Sequence[People]) -> tuple[flo
 
 
 def _best(box_xyxy: np.ndarray[Any, np.dtype[Any]], people: People) -> tuple[int, float]:
-    """Return who overlaps a box most, and the IoU."""
+    """Return the index of the person who overlaps a box most, and the IoU."""
     if not len(people):
         return -1, 0.0
     overlaps = sv.box_iou_batch(box_xyxy[None], people.boxes_xyxy)[0]
@@ -154,17 +157,17 @@ def _best(box_xyxy: np.ndarray[Any, np.dtype[Any]], people: People) -> tuple[int
 def follow(
     source: Source, detector: PersonDetector, pose: PoseEstimator, every: Every, most: int | None = None
 ) -> tuple[list[People], Pipeline, int]:
-    """Run a source; return its people frame by frame, the pipeline, and at how many frames the detector looked."""
+    """Run a source. Return its people frame by frame, the pipeline, and the number of frames that were detected on."""
     counting = CountingDetector(detector)
     pipeline = Pipeline([Feed(FirstFrames(source, most))], counting, pose, None, detect_every=every)
     return [result.people for result in pipeline], pipeline, counting.looks
 
 
 def main() -> None:
-    """Print a table a clip."""
+    """Print one table per clip."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", nargs="*", help="clips to measure beside the demo clip")
-    parser.add_argument("--frames", type=int, help="so many of each clip only")
+    parser.add_argument("clips", nargs="*", help="clips to measure in addition to the demo clip")
+    parser.add_argument("--frames", type=int, help="use only the first N frames of each clip")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")

@@ -1,4 +1,4 @@
-"""How far results lie from the reference's and how far they may, since a speed counts only where results agree."""
+"""Compares results with the reference's. A speed is only meaningful if the results agree."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from streampose.frames import Float32, People
 from streampose.networks.geometry import crop_regions
 
 LEAST_SCORE = 0.3
-"""Keypoints that the reference scores lower are not compared: their place means little to either."""
+"""Keypoints with a lower reference score are not compared, because their positions are unreliable in both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far results may lie from the reference's."""
+    """The maximum differences allowed between our results and the reference's."""
 
     p99_px: float | None
-    """99th percentile of the keypoints' distances, given the same boxes; pixels of the frame."""
+    """Limit for the 99th percentile of the keypoint distances, given the same boxes; pixels of the frame."""
     p95_cells: float | None
-    """Their 95th percentile, in heatmap cells of the person."""
+    """Limit for the 95th percentile of the same distances, in heatmap cells of the person."""
     people: float
-    """The share of people, 0..1, that both detectors find, by boxes with an IoU of at least 0.5; one of them may be
-    missing whatever the share.
+    """Minimum share of people, 0..1, that both detectors find, matched by boxes with an IoU of at least 0.5.
+
+    One missing person is always allowed.
     """
 
 
 AGREEMENT = {
-    # Not the largest one: where the network is in doubt, one grey level in a crop, which OpenCV and scipy may round the
-    # other way, moves a point. With the bundled networks 3 of 2,800 lie more than 0.1 away, most less than 0.001.
+    # A percentile, not the maximum: OpenCV and scipy can round a crop value to different grey levels, and a single grey
+    # level can move a point if the network is uncertain. With the bundled networks, 3 of 2,800 keypoints differ by more
+    # than 0.1 px and most by less than 0.001 px.
     torch.float32: Agreement(0.1, None, 0.98),
-    # Half precision moves a keypoint by hundredths of a cell and now and then lets another of two equal peaks win, so
-    # that pixels say little. At a quarter of a cell even an eye, of which COCO asks most, keeps an OKS
-    # of 0.98; measured with the bundled networks in bfloat16: 0.05 to 0.07. Boxes near the threshold come and go.
+    # Half precision moves a keypoint by hundredths of a cell. Occasionally it selects the other of two equal peaks, so
+    # a limit in pixels is not meaningful. At a quarter of a cell, even an eye, the strictest keypoint in COCO, has an
+    # OKS of 0.98. Measured with the bundled networks in bfloat16: 0.05 to 0.07 cells. Boxes near the threshold can
+    # appear or disappear.
     torch.bfloat16: Agreement(None, 0.25, 0.9),
     torch.float16: Agreement(None, 0.25, 0.9),
 }
@@ -43,25 +46,25 @@ AGREEMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Distances between our keypoints and the reference's, where the reference's score is at least `LEAST_SCORE`."""
+    """Distances between our keypoints and the reference's, for reference scores of at least `LEAST_SCORE`."""
 
     px: Float32
     """(M,) pixels of the frame."""
     cells: Float32
-    """(M,) heatmap cells of the person whose keypoint it is."""
+    """(M,) heatmap cells of the keypoint's person."""
 
     @classmethod
     def none(cls) -> Differences:
-        """No keypoints."""
+        """Return differences without any keypoints."""
         return cls(np.zeros(0, np.float32), np.zeros(0, np.float32))
 
     @classmethod
     def between(cls, ours: Float32, theirs: Float32, boxes_xyxy: Float32, cells_across: float) -> Differences:
-        """Compare people (N, K, 3), x, y and score, index by index.
+        """Compare people (N, K, 3), with x, y and score, index by index.
 
         Args:
             boxes_xyxy: (N, 4), pixels of the frame.
-            cells_across: heatmap cells across the region around a box, of the usual 4 by 3.
+            cells_across: heatmap cells across the width of the region around a box, at the usual 4:3 aspect ratio.
         """
         compared = theirs[..., 2] >= LEAST_SCORE
         px = np.linalg.norm(ours[..., :2] - theirs[..., :2], axis=-1)
@@ -73,16 +76,16 @@ class Differences:
         return Differences(np.append(self.px, others.px), np.append(self.cells, others.cells))
 
     def percentile_px(self, q: float) -> float | None:
-        """Return the q-th percentile, 0..100, in pixels; None where there are no keypoints."""
+        """Return the q-th percentile, 0..100, in pixels; None if there are no keypoints."""
         return float(np.percentile(self.px, q)) if len(self.px) else None
 
     def percentile_cells(self, q: float) -> float | None:
-        """Return it in heatmap cells."""
+        """Return the q-th percentile in heatmap cells; None if there are no keypoints."""
         return float(np.percentile(self.cells, q)) if len(self.cells) else None
 
 
 def match_people(first_xyxy: Float32, second_xyxy: Float32) -> list[tuple[int, int]]:
-    """Pair the boxes (N, 4) and (M, 4) that overlap most, best first, each once, with an IoU of at least 0.5."""
+    """Match boxes (N, 4) and (M, 4) with an IoU of at least 0.5, greedily by IoU; each box is used at most once."""
     low = np.maximum(first_xyxy[:, None, :2], second_xyxy[None, :, :2])
     high = np.minimum(first_xyxy[:, None, 2:], second_xyxy[None, :, 2:])
     shared = (high - low).clip(min=0).prod(axis=-1)
@@ -98,27 +101,29 @@ def match_people(first_xyxy: Float32, second_xyxy: Float32) -> list[tuple[int, i
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The results of the pipeline beside the reference's."""
+    """The accumulated comparison of the pipeline's results with the reference's."""
 
     same_boxes: Differences = field(default_factory=Differences.none)
     chain: Differences = field(default_factory=Differences.none)
     pairs: int = 0
     boxes: int = 0
-    """Of both together."""
+    """Number of boxes of both together."""
 
     @property
     def matched(self) -> float:
-        """Share of people that both found."""
+        """Share of people, 0..1, that both found."""
         return 2 * self.pairs / self.boxes if self.boxes else 1.0
 
     def with_frame(
         self, ours: People, theirs: tuple[Float32, Float32], given_ours: Float32, cells_across: float
     ) -> Comparison:
-        """Add a frame.
+        """Return the comparison extended by a frame.
 
         Args:
+            ours: the pipeline's people.
             theirs: the reference's boxes (M, 4) and people (M, K, 3).
-            given_ours: what the reference says (N, K, 3) for our boxes.
+            given_ours: the reference's people (N, K, 3) for our boxes.
+            cells_across: see `Differences.between`.
         """
         people = np.concatenate([ours.keypoints_xy, ours.keypoint_scores[..., None]], axis=-1)
         boxes, found = theirs
@@ -135,14 +140,14 @@ class Comparison:
         """Raise `ModelError` when the results differ by more than `limit`."""
         px, cells = self.same_boxes.px, self.same_boxes.cells
         if limit.p99_px is not None and len(px) and not (p99 := np.percentile(px, 99)) <= limit.p99_px:
-            fault = f"one keypoint in a hundred lies {p99:.2f} px or more from the reference's, not {limit.p99_px:g}"
+            fault = f"1 % of the keypoints are {p99:.2f} px or more from the reference (limit {limit.p99_px:g} px)"
         elif limit.p95_cells is not None and len(cells) and not (p95 := np.percentile(cells, 95)) <= limit.p95_cells:
             fault = (
-                f"one keypoint in twenty lies {p95:.2f} heatmap cells or more from the reference's place, more than "
+                f"5 % of the keypoints are {p95:.2f} heatmap cells or more from the positions of the reference (limit "
             )
-            fault += f"{limit.p95_cells:g}"
+            fault += f"{limit.p95_cells:g} cells)"
         elif self.boxes - 2 * self.pairs > max(1, (1 - limit.people) * self.boxes):
-            fault = f"only {self.matched:.1%} of the people are the reference's, less than {limit.people:.0%}"
+            fault = f"only {self.matched:.1%} of the people match the reference (minimum {limit.people:.0%})"
         else:
             return
-        raise ModelError(f"{what}: {fault}: no speed is told")
+        raise ModelError(f"{what}: {fault}; no speed is reported")

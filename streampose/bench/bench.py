@@ -1,8 +1,8 @@
-"""Measures how fast a source goes through a pair of networks: the pipeline, the loop of the ViTPose documentation and
-the networks alone, in turn in one run. The figures in docs/numbers.md come from here.
+"""Measures the speed of a recording with a pair of networks. One run alternates between the pipeline, the loop of the
+ViTPose documentation (the reference), and the networks alone. The figures in docs/numbers.md come from this module.
 
-What the measured pipeline found is compared with the reference's results for the same frames; where they differ by more
-than `streampose.bench.agreement` allows, no speed is told.
+The results of the measured pipeline are compared with the reference's results for the same frames. If they differ by
+more than `streampose.bench.agreement` allows, no speed is reported.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ SOURCE_COUNTS = (1, 2, 4)
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long the bench takes."""
+    """The amount of work of the benchmark."""
 
     rounds: int
-    """How often reference, pipeline and networks take their turns; medians are over these."""
+    """Number of rounds. Each round runs the reference, the pipeline and the networks. Medians are over rounds."""
     run_s: float
-    """About so long the pipeline runs in a turn."""
+    """Approximate duration of the pipeline's run in a round."""
     first_frames: int
-    """Of the run that warms up; no run has fewer by itself."""
+    """Number of frames in the warm-up run, and the default minimum for every other run."""
     reference_frames: int
-    """Over all rounds."""
+    """Number of frames for the reference, over all rounds."""
     sample_frames: int
-    """Of which the stages are timed."""
+    """Number of frames on which the stages are timed."""
     repeats: int
-    """Of each measurement of a stage."""
+    """Number of repetitions of each stage measurement."""
     batch_sizes: Sequence[int] = BATCH_SIZES
 
 
@@ -71,7 +71,7 @@ QUICK = Effort(
 
 
 def fit_cost(people: Sequence[int], cost: Sequence[float]) -> tuple[float, float]:
-    """Return a and b of `cost = a + b * people`, such that the errors relative to the costs are least in squares."""
+    """Return a and b of `cost = a + b * people`, fitted by least squares of the relative errors."""
     slope, offset = np.polyfit(people, cost, 1, w=1 / np.asarray(cost))
     return float(offset), float(slope)
 
@@ -90,29 +90,33 @@ def run_bench(
     quick: bool = False,
     compile: bool = False,
 ) -> Report:
-    """Load the networks and measure them on `source`, a recording; the arguments are those of `streampose.stream`.
+    """Load the networks and measure them on `source`, a recording.
+
+    The arguments not listed here are those of `streampose.stream`.
 
     Args:
-        frames: of the recording in each run, played again where it is shorter; None takes what lasts some seconds.
-        reference_frames: that the reference, which is slow, goes through in all.
-        quick: measure shortly.
-        compile: measure compiled networks, on an accelerator.
+        frames: number of frames per run. A shorter recording is repeated. None selects a number that takes a few
+            seconds.
+        reference_frames: total number of frames for the reference, which is slow.
+        quick: run a short benchmark.
+        compile: measure compiled networks; accelerators only.
 
     Raises:
-        UsageError: a value that cannot be right, a source that is no recording.
-        SourceError, ModelError: what cannot be opened; results that differ from the reference's.
+        UsageError: a value is invalid, or the source is not a recording.
+        SourceError: the source cannot be opened or read.
+        ModelError: a network cannot be loaded or run, or the results differ from the reference's.
     """
     if is_live_text(source):
-        raise UsageError(f"{redact_address(source)} can be read only once: measure a file, or demo")
+        raise UsageError(f"{redact_address(source)} can be read only once: use a file or demo")
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
     if compile and where.type == "cpu":
-        raise UsageError("nothing is compiled on a CPU: leave `compile` out")
+        raise UsageError("compilation is not supported on a CPU: do not use `compile`")
     usual = default_batches(where)
     detect_batch, pose_batch = detect_batch or usual[0], pose_batch or usual[1]
     threshold = default_threshold(resolve(detector))
     people = load_detector(detector, device=where, dtype=precision, threshold=threshold, max_batch=detect_batch)
-    # The reference decodes so.
+    # The reference uses the `hf` blur.
     estimator = PoseEstimator(pose, device=where, dtype=precision, blur="hf", max_batch=pose_batch)
     if compile:
         people.compile(waits=True)
@@ -146,12 +150,15 @@ def measure(
     frames: int | None = None,
     reference_frames: int | None = None,
 ) -> Report:
-    """Measure loaded networks; `dtype`, `threshold` and `is_compiled` tell how they were loaded, see `run_bench`."""
+    """Measure loaded networks. `dtype`, `threshold` and `is_compiled` are the values they were loaded with.
+
+    See `run_bench`.
+    """
     device = estimator.device
     measurer = Measurer(
         source, detector, estimator, detect_batch=detect_batch, pose_batch=pose_batch, repeats=effort.repeats
     )
-    _log.info("bench: first run")
+    _log.info("bench: warm-up run")
     first = measurer.run(frames or effort.first_frames)
     peak_mb, peak_device_mb = _peak_memory_mb(device)
     count = frames or max(effort.first_frames, round(first.fps * effort.run_s))
@@ -159,12 +166,12 @@ def measure(
     found = [measurer.detect(one) for one in sample]
     frames_in_sample = [one.frame for one in sample]
     if len({frame.image.shape for frame in frames_in_sample}) > 1:
-        raise UsageError(f"{source} holds pictures of several sizes: measure those of one size")
+        raise UsageError(f"{source} contains images of several sizes: use images of one size")
 
     reference = ReferenceLoop(
         resolve(detector.name), resolve(estimator.name), device=device, threshold=threshold, labels=detector.label_of
     )
-    reference.run(sample[0].frame.image)  # the first time is slower
+    reference.run(sample[0].frame.image)  # warm-up: the first call is slower
     wanted = max(effort.rounds, reference_frames or effort.reference_frames)
     rounds = _take_turns(measurer, reference, frames_in_sample, found, count, effort.rounds, wanted, dtype)
     reference_fps, pipeline_fps, ceiling_fps = (float(np.median(fps)) for fps in rounds.fps.values())
@@ -173,7 +180,7 @@ def measure(
     costs = measurer.reading(min(count, 100)) + measurer.stages(sample)
     costs += measurer.hand_over(sample[0].frame, found[0])
     by_people, (host_frame_s, host_person_s) = _growth_with_people(measurer, sample, found)
-    _log.info("bench: batches, sources, a live run")
+    _log.info("bench: batch sizes, multiple sources, live run")
     by_batch = [
         {"batch": size, "detector_ms": detector_s * 1e3, "pose_ms": pose_s * 1e3}
         for size in effort.batch_sizes
@@ -235,14 +242,14 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class _Rounds:
-    """What the turns of reference, pipeline and networks gave."""
+    """The results of all rounds."""
 
     fps: dict[str, list[float]]
-    """Of every round: `reference`, `pipeline`, `ceiling`."""
+    """Frames per second in each round, for `reference`, `pipeline` and `ceiling`."""
     people: list[int]
-    """In the pipeline's frames."""
+    """Number of people in each frame of the pipeline."""
     reference_people: int
-    """In all that the reference saw."""
+    """Total number of people in the reference's frames."""
     latency_ms: dict[str, float | None]
     comparison: Comparison
 
@@ -257,10 +264,12 @@ def _take_turns(
     reference_frames: int,
     dtype: torch.dtype,
 ) -> _Rounds:
-    """Let each go in turn, so that what else the machine does meets all alike; compare the results after each round.
+    """Run reference, pipeline and networks alternately, and compare the results after each round.
+
+    Other load on the machine then affects all three equally.
 
     Raises:
-        ModelError: they differ.
+        ModelError: the results differ too much.
     """
     fps: dict[str, list[float]] = {"reference": [], "pipeline": [], "ceiling": []}
     latencies: list[dict[str, float]] = []
@@ -280,7 +289,7 @@ def _take_turns(
         for frame, of_reference in zip(frames, theirs, strict=True):
             ours = run.kept[frame.index]
             rgb = np.ascontiguousarray(frame.image[..., ::-1])
-            with torch.backends.cudnn.flags(allow_tf32=False):  # by default its convolutions are no float32
+            with torch.backends.cudnn.flags(allow_tf32=False):  # cuDNN's convolutions use TF32 by default
                 given_ours = reference.estimate(rgb, ours.boxes_xyxy)
             comparison = comparison.with_frame(ours, of_reference, given_ours, measurer.cells_across)
             reference_people += len(of_reference[0])
@@ -295,7 +304,7 @@ def _take_turns(
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """Return indices of 0..count-1, evenly spread; some are equal where more are wanted than there are."""
+    """Return `wanted` evenly spaced indices from 0..count-1; some repeat if `wanted` exceeds `count`."""
     return [int(index) for index in np.linspace(0, count - 1, wanted).round()]
 
 
@@ -313,7 +322,7 @@ def _stage(stage: str, costs: Costs, people: float) -> dict[str, Any]:
 def _growth_with_people(
     measurer: Measurer, sample: Sequence[Captured], found: Sequence[Boxes]
 ) -> tuple[list[dict[str, float]], tuple[float, float]]:
-    """Return `Report.by_people` and, for the host, seconds a frame and seconds a person."""
+    """Return `Report.by_people` and the host's seconds per frame and seconds per person."""
     one, boxes = max(zip(sample, found, strict=True), key=lambda pair: len(pair[1]))
     height, width = one.frame.image.shape[:2]
     rows, host_s = [], []
@@ -345,7 +354,7 @@ def _live(
 
 
 def _peak_memory_mb(device: torch.device) -> tuple[float, float | None]:
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, other systems kilobytes
     resident_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
     return resident_mb, torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
 

@@ -1,6 +1,6 @@
-"""The parts of a run measured one by one: the pipeline, the networks alone, every stage, on a recording's own frames.
+"""Measures the parts of a run on a recording's frames: the pipeline, the networks alone, and every stage.
 
-Knows nothing of the reference, of what is compared with what, or of how a report looks.
+Knows nothing about the reference, the comparison or the format of the report.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ STAGES = (
 )
 NETWORKS = ("detector network", "pose network")
 OF_PEOPLE = ("crops", "pose network", "keypoints", "drawing")
-"""Stages whose work is the people; the others' is the frame."""
+"""Stages whose cost depends on the people. The cost of the other stages depends on the frame."""
 
 
 def frame_groups(counts: Sequence[int], limit: int, most: int = BATCH_FRAMES) -> list[list[int]]:
-    """Return the indices of frames with so many people each in the groups that `Pipeline` makes of a recording: as many
-    whole frames, at most `most`, as have at most `limit` people together, or one that has more.
+    """Group frame indices in the same way as `Pipeline` groups the frames of a recording.
+
+    A group consists of whole frames: at most `most` frames with at most `limit` people in total, or a single frame with
+    more people. `counts` is the number of people in each frame.
     """
     waiting: Channel[tuple[int, int]] = Channel(max(1, len(counts)))
     for numbered in enumerate(counts):
@@ -63,30 +65,30 @@ def frame_groups(counts: Sequence[int], limit: int, most: int = BATCH_FRAMES) ->
 
 
 def batches_of(count: int, limit: int) -> list[int]:
-    """Return the sizes of the batches that `count` things go through in."""
+    """Return the batch sizes for `count` items, with at most `limit` items per batch."""
     return [min(limit, count - done) for done in range(0, count, limit)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What a run of the pipeline gave."""
+    """The results of a pipeline run."""
 
     fps: float
-    """From its beginning to its last result, over all sources."""
+    """Frames per second over all sources, from the start to the last result."""
     people: list[int]
-    """Of every frame."""
+    """Number of people in every frame."""
     kept: dict[int, People]
     stats: dict[str, Any]
-    """Of the first source."""
+    """Statistics of the first source."""
 
 
 _NETWORK_S = 0.3
-"""A network that has worked for so long on one batch is known well enough."""
+"""The measurement of a network on a batch stops once it has taken this time in total."""
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch's operations of this thread use so many cores."""
+    """Within the block, let torch operations in this thread use `count` cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -96,7 +98,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 class Measurer:
-    """Runs the parts on one recording with one pair of networks."""
+    """Measures the parts on one recording with one pair of networks."""
 
     def __init__(
         self,
@@ -121,16 +123,19 @@ class Measurer:
         with open_source(source) as opened:
             info = opened.info
         self.source_fps = info.fps or 25.0
-        """Of the recording."""
+        """Frame rate of the recording."""
         blank = np.zeros((info.height, info.width, 3), np.uint8)
         frame = Frame("bench", 0, 0.0, 0.0, blank)
         with torch.inference_mode():
             heatmaps = estimator.forward(self.crops([frame], [Boxes.none()], 1))
         self.cells_across = heatmaps.shape[-1] - 1
-        """Cells of a heatmap from the middle of its first column to that of its last."""
+        """Distance in heatmap cells from the centre of the first column to the centre of the last column."""
 
     def read(self, indices: Sequence[int]) -> list[Captured]:
-        """Return the frames at `indices` (rising, some may be equal) of the recording played again and again."""
+        """Return the frames at `indices` of the endlessly repeated recording.
+
+        Indices are in ascending order and may repeat.
+        """
         source = Repeated(self._source, max(indices) + 1)
         try:
             return [one for one in source.captures() for index in indices if one.frame.index == index]
@@ -138,7 +143,7 @@ class Measurer:
             source.close()
 
     def reading(self, count: int) -> Costs:
-        """Return what reading takes, over the first `count` frames."""
+        """Measure the cost of reading, over the first `count` frames."""
         source, read = Repeated(self._source, count), 0
         try:
             wall_s, cpu_s = time.perf_counter(), time.process_time()
@@ -150,7 +155,7 @@ class Measurer:
             source.close()
 
     def run(self, count: int, *, keep: Container[int] = (), sources: int = 1, is_live: bool = False) -> _Run:
-        """Let `count` frames of each of several equal sources through the pipeline, drawn, to no sink."""
+        """Run the pipeline on `count` frames of each of `sources` identical sources, with drawing and null sinks."""
         recordings = [Repeated(self._source, count, name=f"bench{i}", is_live=is_live) for i in range(sources)]
         people: list[int] = []
         kept: dict[int, People] = {}
@@ -174,11 +179,11 @@ class Measurer:
         return _Run(fps, people, kept, recordings[0].meter.stats())
 
     def networks_alone(self, people: Sequence[int], frames: Sequence[Frame], boxes: Sequence[Boxes]) -> float:
-        """Return the frames a second at which both networks, and nothing else, go through frames with so many `people`
-        each, in the pipeline's batches.
+        """Return the frames per second of the two networks alone, in the pipeline's batches.
 
-        Their inputs were prepared before, from the pictures of `frames` and their `boxes`; as in the pipeline each
-        network is called by a thread of its own, or one after the other where `choose_ceiling` found that faster.
+        `people` is the number of people in each frame. Inputs are prepared in advance from `frames` and their `boxes`.
+        As in the pipeline, each network runs in its own thread. If `choose_ceiling` found it faster, the networks run
+        one after the other instead.
         """
         detect_sizes = batches_of(len(people), self._detect_batch)
         groups = frame_groups(people, self._pose_batch)
@@ -206,9 +211,9 @@ class Measurer:
             return len(people) / (time.perf_counter() - began_s)
 
     def choose_ceiling(self, people: Sequence[int], frames: Sequence[Frame], boxes: Sequence[Boxes]) -> None:
-        """Find out how the networks alone are fastest: side by side or one after the other."""
+        """Determine whether the networks alone are faster in parallel or one after the other."""
         rates = {}
-        for self._side_by_side in (True, True, False):  # the first one warms up
+        for self._side_by_side in (True, True, False):  # the first run is a warm-up
             rates[self._side_by_side] = self.networks_alone(people, frames, boxes)
         self._side_by_side = max(rates, key=lambda way: rates[way])
 
@@ -217,16 +222,16 @@ class Measurer:
         return self._detector.detect([self.pixels(captured.frame)], [captured.shrink])[0]
 
     def pixels(self, frame: Frame) -> torch.Tensor:
-        """Return the picture of a frame on the networks' device."""
+        """Return the pixels of a frame on the networks' device."""
         return upload(frame.image, self._device)
 
     def detector_inputs(self, frames: Sequence[Frame], size: int) -> Any:
-        """Return a prepared batch of `size` pictures."""
+        """Return a prepared detector batch of `size` frames."""
         with torch.inference_mode():
             return self._detector.prepare([self.pixels(frames[index % len(frames)]) for index in range(size)])
 
     def crops(self, frames: Sequence[Frame], boxes: Sequence[Boxes], size: int) -> torch.Tensor:
-        """Return a prepared batch of `size` people."""
+        """Return a prepared pose batch of `size` people."""
         frame, found = max(zip(frames, boxes, strict=True), key=lambda pair: len(pair[1]))
         height, width = frame.image.shape[:2]
         with torch.inference_mode():
@@ -235,18 +240,19 @@ class Measurer:
 
     @staticmethod
     def examples(found: Boxes, width: int, height: int) -> Float32:
-        """Return real boxes, or, where there are none, one in the middle of the picture."""
+        """Return the boxes in `found`, or one box in the middle of the frame if there are none."""
         middle = np.array([[0.4 * width, 0.2 * height, 0.6 * width, 0.8 * height]], np.float32)
         return found.xyxy if len(found) else middle
 
     def stages(
         self, sample: Sequence[Captured], boxes: Sequence[Boxes] | None = None, *, frame_by_frame: bool = False
     ) -> Costs:
-        """Time every stage but reading and the hand-over on frames of one size, in the pipeline's batches.
+        """Time every stage except reading and hand-over, in the pipeline's batches.
 
         Args:
-            boxes: people to take instead of those that are found.
-            frame_by_frame: no batch over several frames, as in a live run that keeps up.
+            sample: frames of the same size.
+            boxes: people to use instead of the detected ones.
+            frame_by_frame: batch each frame separately, as in a live run that keeps up.
         """
         watch = Stopwatch(self._device)
         made: dict[Hashable, Any] = {}
@@ -263,8 +269,9 @@ class Measurer:
         watch: Stopwatch,
         made: dict[Hashable, Any],
     ) -> None:
-        """Go through all stages once, with at most `at_once` frames in a batch. A network that has worked on a batch
-        for long enough is not asked again: its output is in `made`.
+        """Run all stages once, with at most `at_once` frames per batch.
+
+        If a network has been timed long enough on a batch, its cached output in `made` is used instead.
         """
 
         def through(stage: str, network: Callable[[Any], Any], inputs: Any, step: Hashable) -> Any:
@@ -307,12 +314,12 @@ class Measurer:
                 self._annotator.annotate(frame.image, people)
 
     def hand_over(self, frame: Frame, people: Boxes) -> Costs:
-        """Return what the pipeline itself takes for a frame; see the function of this name."""
+        """Measure the pipeline's own cost per frame; see the function of the same name."""
         batches = self._detect_batch, self._pose_batch
         return hand_over(frame, people, self._estimator, self._detector.label_of, batches)
 
     def batch_s(self, frames: Sequence[Frame], boxes: Sequence[Boxes], size: int) -> tuple[float, float]:
-        """Return the seconds that a batch of `size` takes through the detector network and the pose network."""
+        """Return the seconds that a batch of `size` takes in the detector network and in the pose network."""
         inputs = [
             (self._detector.forward, self.detector_inputs(frames, size)),
             (self._estimator.forward, self.crops(frames, boxes, size)),
@@ -334,13 +341,14 @@ class Measurer:
 def hand_over(
     frame: Frame, people: Boxes, like: PoseEstimator, label_of: dict[int, str], batches: tuple[int, int]
 ) -> Costs:
-    """Return what the pipeline itself takes for a frame: its threads and channels, with networks that know their
-    answers, no drawing and no reading.
+    """Measure the pipeline's own cost per frame: its threads and channels.
+
+    The networks are replaced by stand-ins with fixed answers. Nothing is read or drawn.
 
     Args:
-        frame: passes through, again and again.
-        people: what is found in it.
-        like: the pose network whose keypoints the answers have.
+        frame: the frame that passes through repeatedly.
+        people: the stand-in detector's answer.
+        like: the pose network that the stand-in imitates.
         label_of: the detector's classes.
         batches: maximum frames per detector call, maximum people per pose call.
     """

@@ -1,9 +1,9 @@
-"""The loop of the ViTPose documentation, which `streampose bench` measures us against.
+"""The loop of the ViTPose documentation, which `streampose bench` uses as its reference.
 
-One frame after the other through transformers' own processors and networks in float32 and supervision's own drawing, as
-https://huggingface.co/docs/transformers/model_doc/vitpose writes it, with nothing of ours but the names of checkpoints.
-Where the documentation's calls cannot do what is asked (nobody in a picture, the bundled detector, experts), the least
-that works is added.
+It processes one frame at a time with transformers' processors and networks in float32 and with supervision's drawing,
+as described in https://huggingface.co/docs/transformers/model_doc/vitpose. Of our code, it uses only the resolution of
+checkpoint names. The documentation's calls do not cover frames without people, the bundled detector and experts; for
+these, the minimum necessary code is added.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streampose.networks.loading import load_image_processor, load_network, load
 
 
 class ReferenceLoop:
-    """A detector, a pose network and a drawing, called one after the other for every frame."""
+    """Runs a detector, a pose network and drawing, one after the other, on every frame."""
 
     def __init__(
         self,
@@ -39,9 +39,10 @@ class ReferenceLoop:
         """Load both networks in float32.
 
         Args:
-            detector, pose: what `streampose.networks.checkpoints.resolve` found.
-            threshold: least score of a box, 0..1.
-            labels: the numbers of the detector's classes that are people.
+            detector, pose: results of `streampose.networks.checkpoints.resolve`.
+            device: device of both networks.
+            threshold: minimum score of a box, 0..1.
+            labels: indices of the detector's classes that count as people.
 
         Raises:
             ModelError: transformers cannot load a network or its image processor.
@@ -61,17 +62,18 @@ class ReferenceLoop:
         self._vertices = sv.VertexAnnotator(color=sv.Color.RED, radius=2)
 
     def detect(self, image: Image) -> Float32:
-        """Return the boxes (N, 4) float32 of the people in `image`, (H, W, 3) uint8 RGB: left, top, right, bottom in
-        its pixels.
+        """Return the boxes (N, 4) float32 of the people in `image`, (H, W, 3) uint8 RGB.
+
+        A box is left, top, right, bottom in pixels of the image.
         """
         return self._detect(image)
 
     def estimate(self, image: Image, boxes_xyxy: Float32) -> Float32:
-        """Return x, y and score (N, K, 3) float32 of the keypoints of each box (N, 4) of `image`, (H, W, 3) uint8 RGB.
+        """Return the keypoints (N, K, 3) float32, with x, y and score, for the boxes (N, 4) of `image`.
 
-        Decoded as the processor's defaults do: blurred with a kernel of 11.
+        `image` is (H, W, 3) uint8 RGB. Decoding uses the processor's defaults: a blur with a kernel size of 11.
         """
-        if not len(boxes_xyxy):  # which the processor cannot take
+        if not len(boxes_xyxy):  # the processor does not accept an empty list
             return np.zeros((0, self._keypoint_count, 3), np.float32)
         boxes = boxes_xyxy.copy()
         boxes[:, 2] = boxes[:, 2] - boxes[:, 0]
@@ -87,14 +89,14 @@ class ReferenceLoop:
         return np.concatenate([xy, scores[..., None]], axis=-1).astype(np.float32)
 
     def draw(self, image: Image, people: Float32) -> Image:
-        """Return a copy of `image`, (H, W, 3) uint8, with the keypoints (N, K, 3) drawn in."""
+        """Return a copy of `image`, (H, W, 3) uint8, with the keypoints (N, K, 3) drawn on it."""
         key_points = sv.KeyPoints(xy=people[..., :2], keypoint_confidence=people[..., 2])
         annotated = self._edges.annotate(scene=image.copy(), key_points=key_points)
         drawn: Image = self._vertices.annotate(scene=annotated, key_points=key_points)
         return drawn
 
     def run(self, image: Image) -> tuple[Float32, Float32]:
-        """Do everything for a frame, (H, W, 3) uint8 BGR as a video gives it; return its boxes and keypoints."""
+        """Run all steps on a frame, (H, W, 3) uint8 BGR as decoded from a video; return its boxes and keypoints."""
         rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
         boxes = self.detect(rgb)
         people = self.estimate(rgb, boxes)
@@ -103,7 +105,7 @@ class ReferenceLoop:
 
 
 class _HubDetector:
-    """The documentation's first stage, with whatever detector `AutoModelForObjectDetection` loads."""
+    """The documentation's first stage, with any detector that `AutoModelForObjectDetection` can load."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, threshold: float, labels: Iterable[int]) -> None:
         from transformers import AutoModelForObjectDetection
@@ -126,14 +128,15 @@ class _HubDetector:
 
 
 class _BundledDetector:
-    """The model card of the bundled detector, step by step, on transformers' network, whose own forward takes only
-    inputs of the trained size.
+    """The steps of the bundled detector's model card, on the transformers network.
+
+    The network's own forward only accepts inputs of the training size, so the steps are written out.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, threshold: float, labels: Iterable[int]) -> None:
         from transformers import VitPoseForPoseEstimation
 
-        del labels  # everything that it finds is a person
+        del labels  # this detector finds only people
         self._model = load_network(checkpoint, VitPoseForPoseEstimation, torch.float32).to(device)
         self._device = device
         self._threshold = threshold
@@ -172,13 +175,13 @@ class _BundledDetector:
         patches = backbone.embeddings.patch_embeddings.projection(pixels).flatten(2).transpose(1, 2)
         tokens = patches + grid.flatten(2).transpose(1, 2) + positions[:, :1]
         for layer in backbone.encoder.layer[: backbone.stage_names.index(backbone.out_features[-1])]:
-            tokens = layer(tokens, None)  # no index of an expert
+            tokens = layer(tokens, None)  # no expert index
         tokens = backbone.layernorm(tokens)
         maps: torch.Tensor = self._model.head(tokens.transpose(1, 2).reshape(1, -1, rows, columns).contiguous())
         return maps
 
     def _boxes(self, maps: Float32, cell: float) -> tuple[Float32, Float32]:
-        """Return boxes (N, 4) in pixels of the input and scores (N,), for maps (5, h, w) of cells of `cell` pixels."""
+        """Return boxes (N, 4) in pixels of the input and scores (N,) from maps (5, h, w). A cell has `cell` pixels."""
         scores = 1 / (1 + np.exp(-maps[0]))
         is_peak = (scores == cv2.dilate(scores, np.ones((3, 3), np.uint8))) & (scores > self._threshold)
         rows, columns = np.nonzero(is_peak)

@@ -1,4 +1,4 @@
-"""What a bench measured, as values and as a table."""
+"""The results of a benchmark, as values and as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was measured, in the units of the names; medians over the rounds where there are several."""
+    """The measured values. Field names contain the units. Values from several rounds are medians."""
 
     source: str
     width: int
@@ -32,11 +32,11 @@ class Report:
     pose_batch: int
 
     reference_fps: float
-    """The reference loop on `reference_frames` of the same frames, spread evenly; their pictures were read before."""
+    """Speed of the reference loop on `reference_frames` evenly spaced frames of the run, without reading."""
     pipeline_fps: float
-    """The pipeline, reading and drawing included."""
+    """Speed of the pipeline, including reading and drawing."""
     ceiling_fps: float
-    """The two networks alone; see `Measurer.networks_alone`."""
+    """Speed of the two networks alone; see `Measurer.networks_alone`."""
     share_of_ceiling: float
     ratio_to_reference: float
     fps_of_rounds: dict[str, list[float]]
@@ -44,45 +44,48 @@ class Report:
     reference_people_per_frame: float
 
     keypoint_difference_px: float | None
-    """99th percentile of the distance from the reference's keypoints given the same boxes; None where nobody was there.
+    """99th percentile of the distance to the reference's keypoints, given the same boxes; None if there were no people.
     """
     keypoint_difference_max_px: float | None
     keypoint_difference_p95_cells: float | None
-    """95th percentile in heatmap cells of the person."""
+    """95th percentile of the same distance in heatmap cells of the person."""
     keypoints_compared: int
     chain_difference_px: float | None
-    """99th percentile for the whole chain, each with its own boxes, over the people that both found."""
+    """99th percentile of the keypoint distance when each uses its own boxes, over the people that both found."""
     chain_difference_max_px: float | None
     people_matched: float
-    """Share of people, 0..1, that both found: twice the pairs over all boxes of both."""
+    """Share of people, 0..1, that both found: twice the number of pairs divided by the number of boxes of both."""
 
     stages: list[dict[str, Any]]
-    """Each `stage`'s own `ms_per_frame` and `ms_per_person` (None where the work is the frame's) in the pipeline's
-    batches, by the clock, and `cpu_ms_per_frame`, processor time over all cores."""
+    """For each `stage`, in the pipeline's batches: wall-clock `ms_per_frame`; `ms_per_person` (None if the stage's cost
+    depends on the frame); and `cpu_ms_per_frame`, the CPU time over all cores.
+    """
     host_ms_per_frame: float
     host_ms_per_person: float
-    """Processor time of everything but the networks and reading, with one thread: a + b * people."""
+    """CPU time of everything except the networks and reading, with one thread: a and b of a + b * people."""
     by_people: list[dict[str, float]]
-    """`people` a frame: `host_ms` a frame on one core and `networks_ms` a frame."""
+    """For each number of `people` per frame: `host_ms` per frame on one core, and `networks_ms` per frame."""
     by_batch: list[dict[str, float]]
-    """`batch`: `detector_ms` and `pose_ms` for the whole batch."""
+    """For each `batch` size: `detector_ms` and `pose_ms` for the whole batch."""
     by_sources: list[dict[str, float]]
-    """`sources` of the same recording at once: `fps` over all of them."""
+    """For each number of `sources` that play the same recording in parallel: total `fps`."""
 
     latency_ms: dict[str, float | None]
-    """From capture to output in the pipeline's runs on the recording, whose channels are full: p50, p95, p99."""
+    """Latency from capture to output in the pipeline's runs on the recording, with full channels: p50, p95, p99."""
     live: dict[str, Any]
-    """The recording played as a live source at its own rate, `fps`: `fps_in`, `fps_out`, `dropped` by cause,
-    `latency_ms`, `stages_ms`, the sum of the stages' own times for a frame by itself, and `latency_to_stages`, p50 over
-    that."""
+    """Results for the recording played as a live source at its own frame rate.
+
+    `fps` is that frame rate. Further keys: `fps_in`, `fps_out`, `dropped` by cause, `latency_ms`, `stages_ms` (the sum
+    of all stage times for a single frame) and `latency_to_stages` (the p50 latency divided by `stages_ms`).
+    """
     peak_memory_mb: float
-    """The process's resident memory at most, before the reference was loaded."""
+    """Peak resident memory of the process, before the reference was loaded."""
     peak_device_memory_mb: float | None
-    """What torch allocated on CUDA at most, likewise."""
+    """Peak memory that torch allocated on CUDA, before the reference was loaded."""
 
 
 def table(report: Report) -> str:
-    """Return the report for people to read, in lines."""
+    """Return the report as a text table."""
     of = report
     kind = f"{of.dtype}, compiled" if of.is_compiled else of.dtype
     head = [
@@ -145,7 +148,7 @@ def table(report: Report) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of equal length in lines: names and units to the left, numbers to the right."""
+    """Format rows of equal length as lines, with names and units left-aligned and numbers right-aligned."""
     lines = []
     for name, *numbers, unit in rows:
         lines.append(f"{name:32}{''.join(f'{number:>9}' for number in numbers)}  {unit}".rstrip())
@@ -153,7 +156,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Return three significant digits, or a dash for none."""
+    """Format a value with three significant digits; None becomes a dash."""
     if value is None:
         return "-"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"

@@ -1,4 +1,4 @@
-"""Sources and networks that take the place of real ones while something else is measured."""
+"""Stand-ins for sources and networks, used to measure other parts in isolation."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ from streampose.sources.open import open_source
 
 
 def make_up(boxes_xyxy: Float32, count: int, width: int, height: int) -> Boxes:
-    """Return `count` boxes in a picture of this size: those given (N, 4), N > 0, again and again, shifted."""
+    """Return `count` boxes within a frame of this size.
+
+    The given boxes (N, 4), N > 0, come first, unchanged. Further boxes are copies of them at random positions.
+    """
     rng = np.random.default_rng(0)
     chosen = boxes_xyxy[np.arange(count) % len(boxes_xyxy)]
     extent = chosen[:, 2:] - chosen[:, :2]
     corner = rng.uniform(0, np.maximum(np.array([width, height]) - extent, 1), (count, 2))
-    first = np.arange(count) < len(boxes_xyxy)  # as they are
+    first = np.arange(count) < len(boxes_xyxy)  # keep the positions of the given boxes
     corner[first] = chosen[first, :2]
     xyxy = np.concatenate([corner, corner + extent], axis=1).astype(np.float32)
     return Boxes(xyxy, np.full(count, 0.5, np.float32), np.zeros(count, np.int64))
 
 
 class Repeated:
-    """A recording as often as it takes for `count` frames, as fast as they are taken or, `is_live`, at its own pace."""
+    """A recording that repeats until `count` frames are delivered.
+
+    Frames are delivered as fast as they are consumed, or at the recording's own frame rate if `is_live` is set.
+    """
 
     def __init__(self, text: str, count: int, *, name: str = "bench", is_live: bool = False) -> None:
         self._text = text
@@ -69,7 +75,7 @@ class Repeated:
 
 
 class OneFrame:
-    """One picture, `count` times, that costs nothing to read."""
+    """A source that delivers the same frame `count` times, at no reading cost."""
 
     def __init__(self, frame: Frame, text: str, count: int) -> None:
         height, width = frame.image.shape[:2]
@@ -88,7 +94,7 @@ class OneFrame:
 
 
 class KnownAnswers:
-    """A detector and a pose network that know their answers: what a run then costs is the hand-over."""
+    """A detector and a pose network with fixed answers. The cost of a run is then only the hand-over."""
 
     def __init__(self, like: PoseEstimator, label_of: dict[int, str], people: Boxes) -> None:
         self.name, self.skeleton, self.label_of = like.name, like.skeleton, label_of

@@ -1,4 +1,4 @@
-"""Times of steps that are repeated: by the clock and of the processor."""
+"""Measures the wall-clock time and CPU time of repeated steps."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy as np
 import torch
 
 WARM_UP = 1
-"""Repetitions that do not count: a size of batch is slower the first time."""
+"""Number of initial repetitions to ignore: the first call with a batch size is slower."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds a frame by stage."""
+    """Seconds per frame, by stage."""
 
     wall_s: dict[str, float]
-    """As the clock goes, on all cores."""
+    """Wall-clock time, using all cores."""
     cpu_s: dict[str, float]
-    """Of the processor, over all cores."""
+    """CPU time, summed over all cores."""
 
     def __add__(self, others: Costs) -> Costs:
-        """Those of other stages as well."""
+        """Return the costs of the stages of both."""
         return Costs(self.wall_s | others.wall_s, self.cpu_s | others.cpu_s)
 
 
 class Stopwatch:
-    """Times of steps, each of which is done again and again: by the clock and of the processor."""
+    """Records the wall-clock time and CPU time of repeated steps."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -47,12 +47,14 @@ class Stopwatch:
         self._wall_s.setdefault((stage, step), []).append(time.perf_counter() - wall_s)
 
     def spent_s(self, stage: str, step: Hashable) -> float:
-        """Seconds that a step has taken so far, but for the first time."""
+        """Return the total wall-clock seconds of a step so far, without the warm-up."""
         return sum(self._wall_s.get((stage, step), [])[WARM_UP:])
 
     def costs(self, frames: int) -> Costs:
-        """Return what the stages take for each of so many frames: by the clock the median of the repetitions, of the
-        processor the least, to which what else the machine does only adds.
+        """Return the costs of the stages per frame, for a measurement over `frames` frames.
+
+        Wall-clock time is the median of the repetitions. CPU time is the minimum, because other load on the machine can
+        only increase it.
         """
         wall_s: dict[str, float] = {}
         cpu_s: dict[str, float] = {}
@@ -63,6 +65,6 @@ class Stopwatch:
 
 
 def finish(device: torch.device) -> None:
-    """Wait for everything that was asked of `device`."""
+    """Wait until `device` has finished all queued work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -1,7 +1,7 @@
-"""Names to checkpoints: what is bundled, what a local folder holds, what the Hugging Face hub or its cache gives.
+"""Resolves model names to checkpoints: bundled ones, local folders, and the Hugging Face hub or its local cache.
 
-Knows nothing of what a network computes. A checkpoint is a folder in hub layout: `config.json`, weights as safetensors
-and, mostly, `preprocessor_config.json`. No code that comes with a checkpoint is ever run.
+Knows nothing about what a network computes. A checkpoint is a folder in hub layout: `config.json`, safetensors weights
+and usually `preprocessor_config.json`. Code that comes with a checkpoint is never run.
 """
 
 from __future__ import annotations
@@ -37,35 +37,37 @@ _LARGEST = (
     | dict.fromkeys(["hidden_size", "d_model", "intermediate_size", "mlp_ratio", "part_features"], 65_536)
     | dict.fromkeys(["num_queries", "num_detection_tokens"], 10_000)
 )
-"""What is beyond every published network, by the names in their configs; of `_COUNTED` the entries are counted."""
+"""Upper limits for config values, by key. All published networks stay below them. For the keys in `_COUNTED`, the limit
+applies to the number of entries.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint whose files lie on this machine."""
+    """A checkpoint whose files are on this machine."""
 
     name: str
-    """As the user named it."""
+    """The name that the user gave."""
     folder: Path
     config: dict[str, Any]
-    """`config.json` as it is written; `model_type` is a text."""
+    """The contents of `config.json`, unchanged; `model_type` is a string."""
     preprocessing: dict[str, Any]
-    """`preprocessor_config.json` as it is written; empty where there is none."""
+    """The contents of `preprocessor_config.json`, unchanged; empty if the file is missing."""
     use_safetensors: bool
-    """False only for pickled weights that the user has allowed."""
+    """False only if the weights are pickled and the user allowed it."""
 
     @property
     def model_type(self) -> str:
-        """The architecture by transformers' name, such as `vitpose` or `rt_detr`."""
+        """The architecture as transformers names it, such as `vitpose` or `rt_detr`."""
         return str(self.config["model_type"])
 
     def entry(self, file: str, key: str, default: _T, parse: Callable[[Any], _T], what: str) -> _T:
-        """Return an entry of `file` (`CONFIG` or `PREPROCESSOR`) as `parse` makes it.
+        """Return `parse(value)` for an entry of `file` (`CONFIG` or `PREPROCESSOR`).
 
-        `default` stands for an entry that there is not; where it is None, for null as well.
+        Returns `default` if the entry is missing. If `default` is None, a null entry also gives None.
 
         Raises:
-            ModelError: `parse` fails; the text says that the entry is not `what`.
+            ModelError: `parse` fails; the message says that `what` was expected.
         """
         value = (self.config if file == CONFIG else self.preprocessing).get(key, default)
         if value is default:
@@ -73,26 +75,28 @@ class Checkpoint:
         try:
             return parse(value)
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-            raise ModelError(f"{self.name}: '{key}' in its {file} is {reprlib.repr(value)}, not {what}") from error
+            raise ModelError(f"{self.name}: '{key}' in {file} is {reprlib.repr(value)}, expected {what}") from error
 
     def whole_number(self, file: str, key: str, default: int, of: range) -> int:
-        """Return an entry of `file` that is one of the numbers `of`; see `entry`."""
-        return self.entry(file, key, default, lambda value: _one_of(value, of), f"a whole number of {of[0]}..{of[-1]}")
+        """Return an integer entry of `file` that must be in the range `of`; see `entry`."""
+        return self.entry(file, key, default, lambda value: _one_of(value, of), f"an integer from {of[0]} to {of[-1]}")
 
     @property
     def channel_names(self) -> dict[int, str]:
-        """The network's name of each class or keypoint by its number; empty where the checkpoint has none."""
+        """The name of each class or keypoint, by index; empty if the checkpoint has no names."""
 
         def parse(value: Any) -> dict[int, str] | None:
             return {int(number): str(name) for number, name in value.items()}
 
-        return self.entry(CONFIG, "id2label", None, parse, "names by number") or {}
+        return self.entry(CONFIG, "id2label", None, parse, "a mapping from indices to names") or {}
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and deviation (RGB) that take colours in 0..1 to the network's input; ImageNet's by default.
+        """Return the mean and standard deviation (RGB) that normalise colours in 0..1 for the network.
+
+        The default is ImageNet's mean and standard deviation.
 
         Raises:
-            ModelError: `preprocessor_config.json` does not give them as numbers, or a deviation is not above 0.
+            ModelError: a value in `preprocessor_config.json` is not a number, or a standard deviation is not above 0.
         """
         range_ = 255.0
         if self.preprocessing.get("do_rescale", True):
@@ -130,33 +134,33 @@ def _colour(value: Any, above: float = -math.inf) -> tuple[float, ...] | None:
 
 
 def assets_folder() -> Path:
-    """Return the folder of the bundled files: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the bundled files: inside an installed package, or next to the package in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "assets"
     return inside if inside.is_dir() else package.parent / "assets"
 
 
 def demo_clip() -> Path:
-    """Return the bundled clip: 8 s of five synthetic people, 1280x720."""
+    """Return the path of the bundled clip: 8 s, 1280x720, five synthetic people."""
     return assets_folder() / "demo.mp4"
 
 
 def resolve(name: str | os.PathLike[str], *, allow_pickle: bool = False) -> Checkpoint:
-    """Find the checkpoint that `name` means, fetching it where it has to be fetched.
+    """Find the checkpoint called `name`. Download it from the hub if necessary.
 
     Args:
         name: a bundled name, a folder in hub layout, or a hub id (`organisation/model`, `organisation/model@revision`).
-            A hub checkpoint that lies complete in the local cache is taken from there, without asking the hub.
-        allow_pickle: take weights that are no safetensors, where there are no others.
+            If the local cache holds the complete hub checkpoint, it is loaded from there without contacting the hub.
+        allow_pickle: accept pickled weights if the checkpoint has no safetensors.
 
     Raises:
-        ModelError: there is no such checkpoint, it cannot be fetched, or it lacks `config.json` or its weights.
+        ModelError: the checkpoint does not exist, cannot be downloaded, or lacks `config.json` or weights.
     """
     name = os.fspath(name)
     folder = _find_folder(name, allow_pickle)
     config = _read_json(name, folder / CONFIG)
     if not isinstance(config.get("model_type"), str):
-        raise ModelError(f"{name}: its config.json names no model_type: not a checkpoint of transformers")
+        raise ModelError(f"{name}: config.json has no model_type; this is not a transformers checkpoint")
     preprocessing_file = folder / PREPROCESSOR
     preprocessing = _read_json(name, preprocessing_file) if preprocessing_file.exists() else {}
     use_safetensors = has_weights(folder, "model.safetensors")
@@ -164,11 +168,11 @@ def resolve(name: str | os.PathLike[str], *, allow_pickle: bool = False) -> Chec
         pickled = has_weights(folder, "pytorch_model.bin")
         if pickled and not allow_pickle:
             raise ModelError(
-                f"{name}: its weights are pickled (pytorch_model.bin), which can run code when loaded: "
-                "take a checkpoint with safetensors, or trust this one with `allow_pickle`"
+                f"{name}: the weights are pickled (pytorch_model.bin) and can run code when loaded: "
+                "use a checkpoint with safetensors, or set `allow_pickle` if you trust this one"
             )
         if not pickled:
-            raise ModelError(f"{name}: there are no weights (model.safetensors) in {folder}")
+            raise ModelError(f"{name}: no weights (model.safetensors) in {folder}")
     return Checkpoint(name, folder, config, preprocessing, use_safetensors)
 
 
@@ -183,30 +187,30 @@ def _find_folder(name: str, allow_pickle: bool) -> Path:
         folder = Path(name).expanduser()
         if name and folder.is_dir():
             return folder
-    except (OSError, RuntimeError) as error:  # too long, may not be entered; `~` of an unknown user
-        raise ModelError(f"cannot look for a folder {shown!r}: {describe(error)}") from error
+    except (OSError, RuntimeError) as error:  # OSError: name too long, no permission; RuntimeError: `~` of unknown user
+        raise ModelError(f"cannot access folder {shown!r}: {describe(error)}") from error
     if hub_id := _HUB_ID.fullmatch(name):
         return from_hub(name, hub_id["repo"], hub_id["revision"], allow_pickle)
-    raise ModelError(f"no model {shown!r}: {names_like(name)}")
+    raise ModelError(f"unknown model {shown!r}: {names_like(name)}")
 
 
 def _read_json(name: str, file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_JSON_BYTES:
-            raise ModelError(f"{name}: its {file.name} is larger than any checkpoint's ({MAX_JSON_BYTES >> 20} MiB)")
+            raise ModelError(f"{name}: {file.name} is larger than the limit of {MAX_JSON_BYTES >> 20} MiB")
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{name}: there is no {file.name} in {file.parent}: not a checkpoint in hub layout") from error
+        raise ModelError(f"{name}: no {file.name} in {file.parent}; this is not a checkpoint in hub layout") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{name}: cannot read its {file.name}: {describe(error)}") from error
+        raise ModelError(f"{name}: cannot read {file.name}: {describe(error)}") from error
     if not isinstance(values, dict):
-        raise ModelError(f"{name}: cannot read its {file.name}: it is no JSON object")
+        raise ModelError(f"{name}: cannot read {file.name}: it is not a JSON object")
     _check_numbers(name, file.name, values)
     return values
 
 
 def _check_numbers(name: str, file: str, values: dict[str, Any]) -> None:
-    """Raise `ModelError` for numbers that no network has, before anything is built of their size."""
+    """Raise `ModelError` for unrealistically large values, before anything of that size is allocated."""
     for key, value in values.items():
         if isinstance(value, dict) and key != "id2label":
             _check_numbers(name, file, value)
@@ -216,4 +220,4 @@ def _check_numbers(name: str, file: str, values: dict[str, Any]) -> None:
         numbers = value if isinstance(value, list) and key not in _COUNTED else [value]
         for number in [len(value)] if key in _COUNTED and isinstance(value, dict | list) else numbers:
             if isinstance(number, int) and number > limit:
-                raise ModelError(f"{name}: '{key}' in its {file} is {reprlib.repr(number)}, more than {limit}")
+                raise ModelError(f"{name}: '{key}' in {file} is {reprlib.repr(number)}, more than the limit of {limit}")

@@ -1,4 +1,4 @@
-"""The two decoders of ViTPose: tokens to maps that are larger than the grid of patches."""
+"""The two ViTPose decoders. Both turn tokens into maps with a higher resolution than the patch grid."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 Cache = dict[tuple[Any, ...], Tensor]
 _CACHE_LIMIT = 32
-"""Tensors: more than the shapes of pictures in one run; only a folder of all sorts of pictures exceeds it."""
+"""Maximum number of tensors. A run rarely has this many image shapes; only a folder of mixed stills exceeds it."""
 
 
 def keep(cache: Cache, key: tuple[Any, ...], value: Tensor) -> Tensor:
-    """Return `value`, which is in the cache from now on."""
+    """Add `value` to the cache and return it."""
     if len(cache) >= _CACHE_LIMIT:
         cache.clear()
     cache[key] = value
@@ -22,7 +22,7 @@ def keep(cache: Cache, key: tuple[Any, ...], value: Tensor) -> Tensor:
 
 
 class ClassicDecoder(nn.Module):
-    """Tokens (N, rows * columns, channels) through transformers' two deconvolutions, as they are."""
+    """Runs tokens (N, rows * columns, channels) through transformers' two deconvolutions, unchanged."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class ClassicDecoder(nn.Module):
 
 
 class SimpleDecoder(nn.Module):
-    """ReLU, bilinear enlarging by s and a 3x3 convolution, in another order with the same result.
+    """ReLU, bilinear upsampling by s and a 3x3 convolution, computed in a faster order with the same result.
 
-    A 3x3 convolution is nine 1x1 convolutions, shifted by up to a cell with zeros moving in, and added. A 1x1
-    convolution commutes with the enlarging (one mixes channels, the other places), so it is done first, on 1/s^2 of the
-    places. Enlarging and shifting together are one small matrix for each axis:
+    A 3x3 convolution is the sum of nine 1x1 convolutions, each shifted by up to one cell with zero padding. A 1x1
+    convolution mixes channels and upsampling mixes positions, so the two commute. The 1x1 convolutions therefore run
+    first, on 1/s^2 of the positions. Upsampling and shifting then combine into one small matrix per axis:
     `maps = sum over dy, dx of A[dy] low[dy, dx] A[dx]^T`.
     """
 
@@ -62,8 +62,10 @@ class SimpleDecoder(nn.Module):
         return maps
 
     def _enlarging(self, size: int, like: Tensor) -> Tensor:
-        """Return the matrix (s size, 3 size) that takes three rows of `size` cells, one after the other, to their sum
-        after bilinear enlarging and shifting by 1, 0 and -1 cells. Its entries are exact in any dtype where s is 4.
+        """Return the matrix (s * size, 3 * size) that upsamples and sums three concatenated rows of `size` cells.
+
+        The rows are upsampled bilinearly, shifted by 1, 0 and -1 cells, and added. For s = 4 the entries are exact in
+        every dtype.
         """
         key = (size, like.device, like.dtype)
         known = self.matrices.get(key)

@@ -1,4 +1,4 @@
-"""The bundled sort of detector: a ViTPose network whose maps say where people are."""
+"""The bundled detector type: a ViTPose network whose output maps encode the positions of people."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ from streampose.networks.vitpose import load_dense_map_network
 from streampose.networks.workers import each, part_sizes
 
 DEFAULT_THRESHOLD = 0.25
-"""Least score of a box."""
+"""Minimum score of a box."""
 _SHRINK_TO = range(32, 1025)
 _SHRINK_BY = 1.25, 16
-"""To what size, and by how much, `Captured.shrink` is as exact as OpenCV; swscale's numbers are fixed-point ones."""
+"""Target sizes, and range of shrink factors, for which `Captured.shrink` is as accurate as OpenCV. The range is limited
+because swscale uses fixed-point arithmetic.
+"""
 
 
 class DenseMapDetector(PersonDetector):
-    """The bundled sort of detector: a ViTPose network whose five maps say, for every cell, how likely it is the centre
-    of a person's box and how far away the box's sides are. Its model card describes it in full.
+    """The bundled detector type: a ViTPose network with five output maps.
+
+    For every cell, the maps give the likelihood that it is the centre of a person's box, and the distances to the four
+    sides of the box. The model card has the full description.
     """
 
     def __init__(
@@ -48,13 +52,15 @@ class DenseMapDetector(PersonDetector):
         super().__init__(checkpoint.name, label_of, device=device, max_people=max_people, max_batch=max_batch)
         self._network = load_dense_map_network(checkpoint, device, dtype)
         if self._network.map_count != 5:
-            raise ModelError(f"{checkpoint.name}: a person detector has 5 maps, this network {self._network.map_count}")
+            raise ModelError(
+                f"{checkpoint.name}: a person detector needs 5 output maps, this network has {self._network.map_count}"
+            )
         self._threshold = threshold
         self._patch_count = checkpoint.whole_number(CONFIG, "streampose_tokens", 364, range(1, 65537))
         self._fill = checkpoint.whole_number(PREPROCESSOR, "pad_value", 124, range(256))
 
     def prepare(self, images: Sequence[Tensor], shrinks: Sequence[Shrink | None] | None = None) -> Tensor:
-        """Return the images fitted into the network's input, (N, H, W, 3) uint8 BGR."""
+        """Return the images resized and padded to the network's input size, (N, H, W, 3) uint8 BGR."""
         height, width = images[0].shape[:2]
         rows, columns = choose_grid(height, width, self._patch_count)
         fitted_height, fitted_width = self._fitted(height, width)
@@ -78,13 +84,13 @@ class DenseMapDetector(PersonDetector):
     def _of_size(self, pictures: Sequence[Picture], height: int, width: int) -> list[Boxes]:
         if self.device.type != "cpu":
             return super()._of_size(pictures, height, width)
-        # The whole way on the workers, so that none of them waits while pictures are shrunk.
+        # Each worker runs all steps of its part, so that no worker waits while images are resized.
         parts = batches(pictures, min(self._max_batch, part_sizes(len(pictures))[0]))
         found = each(lambda batch: self._of_batch(batch, height, width), parts)
         return [boxes for of_batch in found for boxes in of_batch]
 
     def compile(self, *, waits: bool) -> None:
-        """Have the network compiled; see `streampose.networks.engine.Engine.compile`."""
+        """Compile the network; see `streampose.networks.engine.Engine.compile`."""
         self._network.engine.compile(waits=waits)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -105,7 +111,7 @@ class DenseMapDetector(PersonDetector):
         return found
 
     def _fitted(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size of a picture within the network's input, in pixels."""
+        """Return the height and width, in pixels, of the resized image within the network's input."""
         rows, columns = choose_grid(height, width, self._patch_count)
         patch_height, patch_width = self._network.patch_size
         input_height, input_width = rows * patch_height, columns * patch_width
@@ -117,17 +123,21 @@ class DenseMapDetector(PersonDetector):
 
 
 def choose_grid(height: int, width: int, patch_count: int) -> tuple[int, int]:
-    """Return rows and columns of about `patch_count` patches, at least 4 each, in the shape of a picture."""
+    """Return the rows and columns of a grid with about `patch_count` patches and the image's aspect ratio.
+
+    Rows and columns are each at least 4.
+    """
     scale = (patch_count / (height * width)) ** 0.5
     return max(4, round(height * scale)), max(4, round(width * scale))
 
 
 def resize_image(image: Tensor, height: int, width: int) -> Tensor:
-    """Resize a picture as `cv2.resize` does with INTER_AREA when it shrinks and INTER_LINEAR when it grows.
+    """Resize an image like `cv2.resize`: with INTER_AREA to shrink and with INTER_LINEAR to enlarge.
 
     Args:
-        image: (H, W, C) uint8 on any device; on a CPU OpenCV itself does it, elsewhere the values are within 1 of its.
-        height, width: of the result; both smaller than the picture's, or neither.
+        image: (H, W, C) uint8 on any device. On a CPU, OpenCV does the work. On other devices, values differ from
+            OpenCV's by at most 1.
+        height, width: size of the result. Either both are smaller than the image's, or neither is.
 
     Returns:
         (height, width, C) uint8 on the same device.
@@ -140,19 +150,19 @@ def resize_image(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def resize_on_device(image: Tensor, height: int, width: int, shrinks: bool) -> Tensor:
-    """Do what `resize_image` does as tensor operations, for devices that OpenCV cannot reach."""
+    """Implement `resize_image` with tensor operations, for devices that OpenCV does not support."""
     if shrinks:
         by_rows = _area_matrix(image.shape[0], height, image.device) @ image.float().flatten(1)
         resized = _area_matrix(image.shape[1], width, image.device) @ by_rows.view(height, *image.shape[1:])
     else:
         planes = image.permute(2, 0, 1)[None].float()
         resized = F.interpolate(planes, (height, width), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-    return (resized + 0.5).to(torch.uint8)  # halves up, as OpenCV's integer arithmetic
+    return (resized + 0.5).to(torch.uint8)  # rounds halves up, like OpenCV's integer arithmetic
 
 
 @lru_cache(maxsize=32)
 def _area_matrix(size: int, new_size: int, device: torch.device) -> Tensor:
-    """Return the matrix (new_size, size) that averages `size` pixels over `new_size` intervals of equal length."""
+    """Return the matrix (new_size, size) that averages `size` pixels over `new_size` equal intervals."""
     step = size / new_size
     starts = torch.arange(new_size, dtype=torch.float64)[:, None] * step
     pixels = torch.arange(size, dtype=torch.float64)
@@ -166,15 +176,15 @@ def decode_dense_maps(maps: Tensor, cell: float, threshold: float) -> list[tuple
     Args:
         maps: (N, 5, h, w) float32: a logit, then the natural logarithms of the distances from the cell's centre to the
             left, top, right and bottom side of the box, in cells.
-        cell: pixels of the network's input to a cell.
-        threshold: least score; a box needs a higher one.
+        cell: size of a cell in pixels of the network's input.
+        threshold: a box is kept if its score is above this value.
 
     Returns:
-        For each of the N: boxes (M, 4) float32 in pixels of the input and their scores (M,) float32, not yet freed of
-        double ones. A score is the largest of its 3x3 neighbourhood.
+        For each of the N inputs: boxes (M, 4) float32 in pixels of the input, and scores (M,) float32. Duplicates are
+        not yet removed. Each score is the maximum of its 3x3 neighbourhood.
     """
     scores = maps[:, 0].sigmoid()
-    # Not `F.max_pool2d`, which takes four times as long on a CPU.
+    # `F.max_pool2d` takes four times as long on a CPU.
     bordered = F.pad(scores, (1, 1, 1, 1), value=-torch.inf)
     highest_across = torch.maximum(torch.maximum(bordered[..., :-2], bordered[..., 1:-1]), bordered[..., 2:])
     highest = torch.maximum(torch.maximum(highest_across[:, :-2], highest_across[:, 1:-1]), highest_across[:, 2:])
@@ -191,7 +201,7 @@ def decode_dense_maps(maps: Tensor, cell: float, threshold: float) -> list[tuple
 
 
 def suppress_overlaps(xyxy: Float32, scores: Float32) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which (M,) of the boxes stay when each, best first, removes those overlapping it with an IoU above 0.6."""
+    """Return a mask (M,) of the boxes that survive non-maximum suppression with an IoU threshold of 0.6."""
     import supervision as sv
 
     return sv.box_non_max_suppression(np.column_stack([xyxy, scores]), iou_threshold=0.6)

@@ -1,4 +1,4 @@
-"""What every detector does: pictures to boxes of people. Knows nothing of poses, sources or time."""
+"""The base class of all detectors: images in, boxes of people out. Knows nothing about poses, sources or time."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ PERSON = "person"
 
 
 class Picture(NamedTuple):
-    """What `PersonDetector.detect` takes of a frame."""
+    """The parts of a frame that `PersonDetector.detect` uses."""
 
     pixels: Tensor
     shrink: Shrink | None
 
 
 class PersonDetector(ABC):
-    """A detection network with the way into it and out of it."""
+    """A detection network with its preprocessing and postprocessing."""
 
     def __init__(
         self, name: str, label_of: dict[int, str], *, device: torch.device, max_people: int | None, max_batch: int
     ) -> None:
-        """Keep what every detector needs.
+        """Store the settings that all detectors share.
 
         Args:
-            name: as the user named the checkpoint.
-            label_of: the classes that are found: the network's number and name of each.
-            device: where the images are and the network runs.
-            max_people: most boxes an image; None for all.
-            max_batch: most images that go through the network together.
+            name: the checkpoint's name, as the user gave it.
+            label_of: the classes to detect: the network's class index and the name of each.
+            device: the device of the images and the network.
+            max_people: maximum boxes per image; None for no limit.
+            max_batch: maximum images per network call.
         """
         self.name = name
         self.label_of = label_of
@@ -50,14 +50,15 @@ class PersonDetector(ABC):
         """Find the people in each image.
 
         Args:
-            images: each (H, W, 3) uint8 BGR on the network's device; those of one size go through it together.
-            shrinks: for each image, what shrinks it in less time; taken on a CPU, where it suits the network.
+            images: each (H, W, 3) uint8 BGR on the network's device. Images of the same size are batched.
+            shrinks: for each image, an optional function that shrinks it faster. It is used on a CPU if it is accurate
+                enough for the network's input size.
 
         Returns:
-            For each image, in order: its boxes in its pixels, clipped to it, best first.
+            For each image, in order: its boxes in pixels of the image, clipped to the image, highest score first.
 
         Raises:
-            ModelError: the network failed, such as by running out of memory.
+            ModelError: the network failed, for example because it ran out of memory.
         """
         of_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
@@ -73,7 +74,7 @@ class PersonDetector(ABC):
         return found
 
     def _of_size(self, pictures: Sequence[Picture], height: int, width: int) -> list[Boxes]:
-        """Do what `detect` does for images of one size."""
+        """Run `detect` on images of the same size."""
         found = [self._of_batch(batch, height, width) for batch in batches(pictures, self._max_batch)]
         return [boxes for of_batch in found for boxes in of_batch]
 
@@ -81,24 +82,24 @@ class PersonDetector(ABC):
         images, shrinks = zip(*pictures, strict=True)
         return self.decode(self.forward(self.prepare(images, shrinks)), height, width)
 
-    def compile(self, *, waits: bool) -> None:  # noqa: B027 - transformers' own networks run as they are
-        """Have the network compiled, where it can be; see `streampose.networks.engine.Engine.compile`."""
+    def compile(self, *, waits: bool) -> None:  # noqa: B027 - transformers' networks run uncompiled
+        """Compile the network if the detector supports it; see `streampose.networks.engine.Engine.compile`."""
 
     def decode(self, outputs: Any, height: int, width: int) -> list[Boxes]:
-        """Return the boxes, as `detect` does, that `forward` has found in images of `height` x `width` pixels."""
+        """Return the boxes, like `detect`, from the outputs of `forward` for images of `height` x `width` pixels."""
         return [tidied(boxes, height, width)[: self._max_people] for boxes in self._boxes(outputs, height, width)]
 
     @abstractmethod
     def prepare(self, images: Sequence[Tensor], shrinks: Sequence[Shrink | None] | None = None) -> Any:
-        """Return images of one size, as `detect` takes them, as the network wants them."""
+        """Return the network's input for images of the same size; the arguments are those of `detect`."""
 
     @abstractmethod
     def forward(self, inputs: Any) -> Any:
-        """Return what the network makes of what `prepare` has made."""
+        """Run the network on the result of `prepare` and return its outputs."""
 
     @abstractmethod
     def _boxes(self, outputs: Any, height: int, width: int) -> list[Boxes]:
-        """Return what `decode` does, in any order and not yet clipped."""
+        """Return the boxes for `decode`, in any order and not yet clipped."""
 
 
 def batches(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
@@ -106,28 +107,31 @@ def batches(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
 
 
 def choose_classes(name: str, known: dict[int, str], wanted: str | Sequence[str | int] | None) -> dict[int, str]:
-    """Return the classes of detector `name` to find, of those it knows; by name in any case, or by number."""
+    """Select the classes to detect from the `known` classes of detector `name`.
+
+    `wanted` holds class names (case-insensitive) or class indices. None selects the class called person.
+    """
     by_name: dict[str, list[int]] = {}
     for number, label in known.items():
         by_name.setdefault(label.lower(), []).append(number)
     if wanted is None:
         if PERSON not in by_name:
-            raise UsageError(f"{name} knows no class called person: choose `classes` from {', '.join(known.values())}")
+            raise UsageError(f"{name} has no class called person: choose `classes` from {', '.join(known.values())}")
         wanted = [PERSON]
     if not wanted:
-        raise UsageError(f"no classes for {name}: choose from {', '.join(known.values())}")
+        raise UsageError(f"no classes given for {name}: choose from {', '.join(known.values())}")
     chosen: dict[int, str] = {}
     for text in [text.strip() for text in wanted.split(",")] if isinstance(wanted, str) else map(str, wanted):
         numbers = by_name.get(text.lower(), [int(text)] if text.isdecimal() and int(text) in known else [])
         if not numbers:
             close = difflib.get_close_matches(text.lower(), by_name, n=3, cutoff=0.6) or list(known.values())
-            raise UsageError(f"{name} knows no class {text!r}; there are {', '.join(close)}")
+            raise UsageError(f"{name} has no class {text!r}: choose from {', '.join(close)}")
         chosen |= {number: known[number] for number in numbers}
     return chosen
 
 
 def tidied(boxes: Boxes, height: int, width: int) -> Boxes:
-    """Return `boxes` clipped to the picture and best first, without empty and undefined ones."""
+    """Return `boxes` clipped to the image, sorted by descending score, without empty or non-finite boxes."""
     xyxy = np.clip(boxes.xyxy, 0, np.array([width, height, width, height], np.float32))
     extent = xyxy[:, 2:] - xyxy[:, :2]  # NaN is not above 0
     order = np.argsort(-boxes.scores, kind="stable")

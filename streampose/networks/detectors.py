@@ -1,4 +1,4 @@
-"""A detector's checkpoint to the class that runs it."""
+"""Selects the class that runs a detector's checkpoint, and loads it."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def load_detector(
 
     Args:
         name: a bundled name, a folder in hub layout or a hub id; see `streampose.networks.checkpoints.resolve`.
-        device, dtype: where and in which number format the network runs.
-        threshold: least score of a box, 0..1; None takes 0.25 for the bundled detector and 0.3 for others.
-        classes: names or numbers of the classes to find, also as one text with commas between them; None finds the
-            class called person.
-        max_people: most boxes an image, the best ones; None for all.
-        max_batch: most images that go through the network together.
-        allow_pickle: take weights that are no safetensors, where there are no others.
+        device, dtype: device and number format of the network.
+        threshold: minimum score of a box, 0..1. None selects 0.25 for the bundled detector and 0.3 for others.
+        classes: names or indices of the classes to detect, as a sequence or as one comma-separated string. None selects
+            the class called person.
+        max_people: maximum boxes per image; those with the highest scores are kept. None for no limit.
+        max_batch: maximum images per network call.
+        allow_pickle: accept pickled weights if the checkpoint has no safetensors.
 
     Raises:
-        UsageError: the network does not know a class; a threshold, `max_people` or `max_batch` that cannot be.
-        ModelError: the checkpoint cannot be found or loaded, or is no detector.
+        UsageError: the network lacks a class, or `threshold`, `max_people` or `max_batch` is invalid.
+        ModelError: the checkpoint cannot be found or loaded, or is not a detector.
     """
     if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
-        raise UsageError(f"no box threshold {threshold!r}: a number from 0 to 1")
+        raise UsageError(f"invalid box threshold {threshold!r}: expected a number from 0 to 1")
     if max_people is not None and not (isinstance(max_people, int) and max_people >= 1):
-        raise UsageError(f"no limit of {max_people!r} people: a whole number from 1, or none")
+        raise UsageError(f"invalid people limit {max_people!r}: expected an integer of at least 1, or none")
     if not (isinstance(max_batch, int) and max_batch >= 1):
-        raise UsageError(f"no batches of {max_batch!r} frames: a whole number from 1")
+        raise UsageError(f"invalid detector batch size {max_batch!r}: expected an integer of at least 1")
     from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
 
     checkpoint = resolve(name, allow_pickle=allow_pickle)
@@ -56,10 +56,10 @@ def load_detector(
     if is_dense(checkpoint):
         kind = DenseMapDetector
     elif checkpoint.model_type == "vitpose":
-        raise ModelError(f"{checkpoint.name} is a pose network, not a detector: name it as `pose`")
+        raise ModelError(f"{checkpoint.name} is a pose network, not a detector: pass it as `pose`")
     elif checkpoint.model_type not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
         raise ModelError(
-            f"{checkpoint.name} is of type {checkpoint.model_type}, for which transformers has no object detector"
+            f"{checkpoint.name} has type {checkpoint.model_type}; transformers has no object detector of this type"
         )
     else:
         kind = HubDetector
@@ -75,10 +75,10 @@ def load_detector(
 
 
 def is_dense(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint is of the bundled sort of detector."""
+    """Whether a checkpoint is a detector of the bundled type."""
     return checkpoint.config.get("streampose_task") == "person-detection"
 
 
 def default_threshold(checkpoint: Checkpoint) -> float:
-    """Return the least score of a box that suits a detector."""
+    """Return the default minimum box score of a detector."""
     return dense_detector.DEFAULT_THRESHOLD if is_dense(checkpoint) else hub_detector.DEFAULT_THRESHOLD

@@ -1,9 +1,9 @@
-"""How a network's forward pass runs on a device: on the cores of a CPU, as it is, from capture graphs, compiled.
+"""Runs a network's forward pass on a device: on CPU workers, directly, from capture graphs, or compiled.
 
-Knows nothing of what is computed. On CUDA a small network spends most of its time launching one operation after the
-other; captured as a CUDA graph, the pass is one launch. A capture graph serves one batch size, so batches are filled up
-to one of a few sizes. Compiling is for accelerators, on request (vitpose.py says why not for CPUs). A batch runs as it
-is until the program for its size is ready, and where none can be made.
+Knows nothing about what is computed. On CUDA, a small network spends most of its time launching operations one by one.
+A capture graph (CUDA graph) reduces the forward pass to one launch. Each capture graph works for one batch size, so
+batches are padded to one of a few sizes. Compilation is optional and for accelerators only (vitpose.py explains why not
+for CPUs). Until the program for a size is ready, or if it cannot be built, batches run directly.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ log = logging.getLogger("streampose")
 Work = Callable[[Tensor], Tensor]
 
 SIZES = (1, 2, 4, 8, 16, 32, 48, 64)
-"""Batches are filled up to one of these; larger ones to a multiple of the last."""
+"""Batches are padded to one of these sizes; larger ones are padded to a multiple of the last."""
 CAPTURED_FROM = 2
-"""A size that comes for the second time is captured: a folder of pictures has many that never come again."""
+"""A size is captured when it occurs for the second time: in a folder of stills, many sizes occur only once."""
 MAX_GRAPHS = 32
-"""Each keeps its activations' memory."""
+"""Maximum number of capture graphs. Each one keeps the memory of its activations."""
 _COMPILED_SIZES = 64
-"""How many programs torch's compiler may keep for one function; by default 8, for both networks together."""
+"""Maximum number of programs that torch's compiler keeps per function. Its default of 8 is shared by both networks."""
 
 
 class CapturedGraph(Protocol):
-    """One batch size's forward pass, captured."""
+    """A captured forward pass for one batch size."""
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Return the outputs for `batch`, which has at most the captured size."""
+        """Return the outputs for `batch`, which must not exceed the captured size."""
 
 
 class Capture(Protocol):
@@ -48,24 +48,25 @@ class Capture(Protocol):
 
 
 def size_for(count: int) -> int:
-    """Return the size that a batch of `count`, from 1 on, is filled up to."""
+    """Return the size to which a batch of `count` inputs (at least 1) is padded."""
     fitting = next((size for size in SIZES if size >= count), None)
     return fitting or -(-count // SIZES[-1]) * SIZES[-1]
 
 
 class Engine:
-    """Runs `work`, which takes and returns tensors by their first dimension, on whatever device its input is on.
+    """Runs `work` on the device of its input. `work` maps a batch to a batch along the first dimension.
 
-    Called from one thread at a time.
+    Not thread-safe: call it from one thread at a time.
     """
 
     def __init__(self, work: Work, *, tables: Callable[[], Sequence[Tensor]], capture: Capture | None = None) -> None:
-        """Run `work` as it is, or as its device wants it.
+        """Store the forward pass and the way to capture it.
 
         Args:
             work: the forward pass.
-            tables: tensors that `work` keeps between calls; a capture graph keeps those that it reads.
-            capture: makes capture graphs; by default CUDA's, for inputs on CUDA only.
+            tables: returns the tensors that `work` keeps between calls. A capture graph keeps them alive, because it
+                reads them.
+            capture: creates capture graphs; by default CUDA graphs, for inputs on CUDA only.
         """
         self._work = work
         self._tables = tables
@@ -75,11 +76,12 @@ class Engine:
         self._compiler: _Compiler | None = None
 
     def compile(self, *, waits: bool, build: Callable[[Work], Work] | None = None) -> None:
-        """Have programs compiled for the sizes that come, off the calling thread.
+        """Enable compilation. A background thread compiles a program for each size that occurs.
 
         Args:
-            waits: the first batch of a size waits for its program.
-            build: returns the work as a program that compiles itself when it is first given a size; by default torch's.
+            waits: whether the first batch of a size waits for its program.
+            build: returns a version of the work that compiles itself when it first sees a size; by default
+                `torch.compile`.
         """
         self._compiler = _Compiler(self._work, build or _compiling, waits=waits)
 
@@ -108,15 +110,15 @@ class Engine:
             with _capturing_now:
                 graph = capture(work, shape, batch)
         except RuntimeError as error:
-            log.warning("batches of %d run as they are: they cannot be captured: %s", shape[0], describe(error))
-            self._calls[key] = -(2**62)  # not to be tried again
+            log.warning("cannot capture batches of %d, running them directly: %s", shape[0], describe(error))
+            self._calls[key] = -(2**62)  # never try this size again
             return None
         self._graphs[key] = graph, self._tables()
         return graph
 
 
 _capturing_now = threading.Lock()
-"""CUDA captures what a thread does; two threads never capture at the same time."""
+"""CUDA captures the work of a thread. This lock ensures that only one thread captures at a time."""
 
 
 def _filled(batch: Tensor, size: int) -> Tensor:
@@ -133,17 +135,17 @@ def new_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 class _CudaGraph:
-    """A CUDA graph with the memory that it reads from and writes to."""
+    """A capture graph with its input and output memory."""
 
     def __init__(self, work: Work, shape: Sequence[int], like: Tensor) -> None:
         self._inputs = like.new_zeros(shape)
         current, aside = torch.cuda.current_stream(like.device), new_stream(like.device)
         aside.wait_stream(current)
         with torch.cuda.stream(aside):
-            for _ in range(3):  # libraries choose their kernels and take their memory, which cannot be captured
+            for _ in range(3):  # warm-up: libraries select kernels and allocate memory, which cannot be captured
                 work(self._inputs)
             self._graph = torch.cuda.CUDAGraph()
-            # Other threads go on meanwhile, on other streams.
+            # Other threads keep working on other streams during the capture.
             with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
                 self._outputs = work(self._inputs)
         current.wait_stream(aside)
@@ -151,14 +153,14 @@ class _CudaGraph:
     def __call__(self, batch: Tensor) -> Tensor:
         self._inputs[: len(batch)].copy_(batch)
         self._graph.replay()
-        return self._outputs[: len(batch)].clone()  # the next replay writes there
+        return self._outputs[: len(batch)].clone()  # the next replay overwrites the outputs
 
 
 class _Compiler:
-    """Programs of torch's compiler for inputs of given shapes, made in a thread of their own, one after the other.
+    """Compiles programs for given input shapes with torch's compiler, one at a time in a background thread.
 
-    torch keeps what it compiles on disk, so the next run has it in seconds. The thread ends with the process: nothing
-    can interrupt a compilation.
+    torch caches compiled programs on disk, so the next run loads them in seconds. A compilation cannot be interrupted;
+    the thread is a daemon and ends with the process.
     """
 
     def __init__(self, work: Work, build: Callable[[Work], Work], *, waits: bool) -> None:
@@ -172,7 +174,7 @@ class _Compiler:
         threading.Thread(target=self._run, name="torch compiler", daemon=True).start()
 
     def program(self, shape: Sequence[int], like: Tensor) -> Work | None:
-        """Return the program for inputs of `shape`; None as long as there is none."""
+        """Return the program for inputs of `shape`, or None if it is not available (yet)."""
         if self._failed:
             return None
         key = (like.device, *shape)
@@ -193,9 +195,9 @@ class _Compiler:
                     with torch.inference_mode():
                         program(inputs)
                     self._program = program
-            except Exception as error:  # whatever a compiler, or the lack of one, may raise
+            except Exception as error:  # a compiler, or a missing one, can raise anything
                 self._failed = True
-                log.warning("the networks run as they are: they cannot be compiled here: %s", describe(error)[:200])
+                log.warning("cannot compile the networks, running them uncompiled: %s", describe(error)[:200])
             finally:
                 ready.set()
 

@@ -1,12 +1,12 @@
-"""From boxes to crops and from heatmaps to keypoints: pure tensor arithmetic on whatever device its inputs are on.
+"""Converts boxes to crops and heatmaps to keypoints, with tensor arithmetic on the device of the inputs.
 
-Knows no model, thread or I/O. A box becomes a *region*, the padded part of the frame that the pose network sees; the
-same region later carries the network's heatmap cells back into the frame. Corners lie on pixel centres throughout
-(Huang et al., "The Devil is in the Details: Unbiased Data Processing for Human Pose Estimation", CVPR 2020): the
-centres of the first and last pixel of a crop, and of the first and last cell of a heatmap, are the region's borders.
+Knows nothing about models, threads or I/O. A box becomes a *region*: the padded part of the frame that the pose network
+sees. The same region later maps heatmap cells back to the frame. Corners lie on pixel centres throughout (Huang et al.,
+"The Devil is in the Details: Unbiased Data Processing for Human Pose Estimation", CVPR 2020): the region's borders run
+through the centres of the first and last pixel of a crop, and of the first and last cell of a heatmap.
 
-The formulas are those of `transformers/models/vitpose/image_processing_pil_vitpose.py`, called HF below, against which
-the tests measure. Everything is float32 inside, since some devices (mps) have nothing wider.
+The formulas come from `transformers/models/vitpose/image_processing_pil_vitpose.py`, called HF below. The tests compare
+against that file. All arithmetic is in float32, because some devices (mps) support nothing wider.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Blur = Literal["hf", "paper"]
-"""How heatmaps are smoothed before a peak is refined: `hf` as transformers does, a Gaussian of sigma 0.8 cells; `paper`
-as the original ViTPose does, sigma 2.0 cells."""
+"""The Gaussian blur of a heatmap before its peak is refined: `hf` (sigma 0.8 cells, as in transformers) or `paper`
+(sigma 2.0 cells, as in the original ViTPose).
+"""
 
 _BLUR_RADIUS = 5
-"""Cells; both blurs have 11 taps."""
+"""Cells. Both blurs have 11 taps."""
 _WINDOW = 2 * (_BLUR_RADIUS + 1) + 1
-"""Cells that the blurred 3x3 neighbourhood of a peak depends on, along one axis."""
+"""Number of cells along one axis that influence the blurred 3x3 neighbourhood of a peak."""
 _SMALLEST_WIDTH = 1e-3
-"""Pixels of an unpadded region, so that an empty box still has a scale to divide by."""
+"""Minimum width of an unpadded region, in pixels. It avoids a division by zero for an empty box."""
 _OUTSIDE = -3.0
-"""A place in `grid_sample`'s coordinates that is more than a pixel outside any picture, where it reads 0."""
+"""A `grid_sample` coordinate more than one pixel outside any image; sampling there gives 0."""
 
 _OPENCV_SIDE = 32767
-"""Pixels: OpenCV warps nothing larger."""
+"""Maximum image side that OpenCV can warp, in pixels."""
 
 
 def crop_regions(boxes_xyxy: Tensor, *, height: int, width: int, padding: float = 1.25) -> Tensor:
-    """Return the part of the frame that the pose network is shown for each box.
+    """Return the region of the frame that the pose network sees for each box.
 
-    The shorter side grows until the aspect is `width:height`, then both are multiplied by `padding` (HF
-    `box_to_center_and_scale`, whose scale is in units of 200 pixels). A box without extent, or with its corners
-    swapped, counts as having no width or height: the other side then rules, and a box with neither gets a region of a
-    thousandth of a pixel, which shows one colour.
+    One side is extended until the aspect ratio is `width:height`. Both sides are then multiplied by `padding` (HF
+    `box_to_center_and_scale`, whose scale is in units of 200 pixels). A side that is empty or has its corners swapped
+    counts as 0, and the other side determines the region. If both sides count as 0, the region is a thousandth of a
+    pixel wide before padding, and the crop shows a single colour.
 
     Args:
-        boxes_xyxy: (N, 4) float32, pixels of the frame: left, top, right, bottom. They may leave the frame.
-        height, width: pixels of a crop.
-        padding: region to box.
+        boxes_xyxy: (N, 4) float32, pixels of the frame: left, top, right, bottom. They may extend beyond the frame.
+        height, width: size of a crop in pixels.
+        padding: ratio of region size to box size.
 
     Returns:
         (N, 4) float32 on the boxes' device, pixels of the frame: centre x, centre y, region width, region height.
@@ -63,30 +64,30 @@ def crop_regions(boxes_xyxy: Tensor, *, height: int, width: int, padding: float 
 
 
 def crop_people(image: Tensor, regions: Tensor, *, height: int, width: int, out: Tensor | None = None) -> Tensor:
-    """Cut the regions out of a frame, scaled to the pose network's input.
+    """Cut the regions out of a frame and scale them to the pose network's input size.
 
-    The warp of HF's `get_warp_matrix` and `scipy_warp_affine`: bilinear, with crop values rounded to whole grey levels,
-    and black wherever a sample lies outside the centres of the frame's outermost pixels (no blending into the black).
+    This is the warp of HF's `get_warp_matrix` and `scipy_warp_affine`. Sampling is bilinear, and values are rounded to
+    whole grey levels. A sample outside the centres of the frame's outermost pixels is black, without blending.
 
     Args:
         image: (H, W, 3) uint8.
-        regions: (N, 4) float32 from `crop_regions`; N may be 0. On any device; sampling runs on the image's.
-        height, width: pixels of a crop, at least 2.
-        out: where to write, (N, height, width, 3) uint8 on the image's device; by default a new tensor. A slice of a
-            larger batch spares a copy when the people of several frames are joined.
+        regions: (N, 4) float32 from `crop_regions`, on any device; N may be 0. Sampling runs on the image's device.
+        height, width: size of a crop in pixels, at least 2.
+        out: output tensor, (N, height, width, 3) uint8 on the image's device; by default a new tensor. Passing a slice
+            of a larger batch avoids a copy when people of several frames are batched.
 
     Returns:
-        `out`, its channels in the image's order. On a CPU OpenCV does it, whose float32 now and then (3 values of
-        10,000) rounds a half to the other level.
+        `out`, with channels in the image's order. On a CPU, OpenCV does the work. In about 3 of
+        10,000 values, its float32 arithmetic rounds a half to the other grey level.
 
     Raises:
-        ValueError: `out` has another shape.
+        ValueError: `out` has the wrong shape.
     """
     shape = (len(regions), height, width, 3)
     if out is None:
         out = torch.empty(shape, dtype=torch.uint8, device=image.device)
     elif out.shape != shape:
-        raise ValueError(f"crop_people: `out` must be of shape {shape}, not {tuple(out.shape)}")
+        raise ValueError(f"crop_people: `out` must have shape {shape}, not {tuple(out.shape)}")
     if len(regions) == 0:
         return out
     if image.device.type == "cpu" and max(image.shape) <= _OPENCV_SIDE:
@@ -104,7 +105,8 @@ def _crop_by_opencv(image: Tensor, regions: Tensor, out: Tensor) -> Tensor:
         cv2.warpAffine(
             frame, to_frame, (width, height), dst=crops[index], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         )
-        # Or within a pixel of it: float32 decides. Not so written that NaN would be inside.
+        # Regions within a pixel of the border count as well, because float32 rounding decides there. The condition is
+        # negated so that NaN counts as outside.
         if not (
             min(left, top) >= 1
             and left + region_width <= frame.shape[1] - 2
@@ -112,7 +114,7 @@ def _crop_by_opencv(image: Tensor, regions: Tensor, out: Tensor) -> Tensor:
         ):
             over_the_border.append(index)
     if over_the_border:
-        # There OpenCV has blended the frame's outermost pixels with the black around.
+        # OpenCV blends the frame's outermost pixels with the black outside. Set those samples to black.
         xs, ys = _samples(regions[over_the_border], height, width)
         inside_x, inside_y = _is_inside(xs, frame.shape[1]).numpy(), _is_inside(ys, frame.shape[0]).numpy()
         for index, columns, rows in zip(over_the_border, inside_x, inside_y, strict=True):
@@ -122,7 +124,7 @@ def _crop_by_opencv(image: Tensor, regions: Tensor, out: Tensor) -> Tensor:
 
 
 def crop_on_device(image: Tensor, regions: Tensor, out: Tensor) -> Tensor:
-    """Do what `crop_people` does as tensor operations, for devices that OpenCV cannot reach."""
+    """Implement `crop_people` with tensor operations, for devices that OpenCV does not support."""
     height, width = out.shape[1:3]
     xs, ys = _samples(regions, height, width)
     grid_x, grid_y = _to_grid(xs, image.shape[1]), _to_grid(ys, image.shape[0])
@@ -133,7 +135,7 @@ def crop_on_device(image: Tensor, regions: Tensor, out: Tensor) -> Tensor:
 
 
 def _samples(regions: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return where in the frame the columns (N, width) and the rows (N, height) of the crops are read, in pixels."""
+    """Return the frame coordinates, in pixels, of the crops' columns (N, width) and rows (N, height)."""
     centre_x, centre_y, region_width, region_height = regions.unbind(-1)
     columns, rows = _steps(width, regions.device), _steps(height, regions.device)
     return (
@@ -143,38 +145,38 @@ def _samples(regions: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _to_grid(pixels: Tensor, size: int) -> Tensor:
-    """Return places along an axis of `size` pixels in the coordinates of `grid_sample`."""
+    """Convert positions along an axis of `size` pixels to `grid_sample` coordinates."""
     return torch.where(_is_inside(pixels, size), pixels * (2 / size) + (1 / size - 1), _OUTSIDE)
 
 
 def _is_inside(pixels: Tensor, size: int) -> Tensor:
-    """Return which places lie between the centres of the first and the last of `size` pixels; NaN does not."""
+    """Return a mask of the positions between the centres of the first and last of `size` pixels; False for NaN."""
     return (pixels >= 0) & (pixels <= size - 1)
 
 
 @lru_cache(maxsize=32)
 def _steps(count: int, device: torch.device) -> Tensor:
-    """Return `count` even steps from one border of a region to the other, as parts of its extent from its centre."""
+    """Return `count` evenly spaced offsets from -0.5 to 0.5: positions relative to a region's centre and extent."""
     return (torch.arange(count, dtype=torch.float32) / (count - 1) - 0.5).to(device)
 
 
 def decode_heatmaps(heatmaps: Tensor, blur: Blur) -> tuple[Tensor, Tensor]:
-    """Find the peak of every heatmap to a fraction of a cell.
+    """Find the peak of every heatmap with sub-cell accuracy.
 
-    The highest cell, then one Newton step on the logarithm of the blurred heatmap (DARK: Zhang et al.,
+    Starting from the highest cell, take one Newton step on the logarithm of the blurred heatmap (DARK: Zhang et al.,
     "Distribution-Aware Coordinate Representation for Human Pose Estimation", CVPR 2020, in the form of Huang et al.).
-    Steps and constants are HF's, with one exception: a heatmap that is nowhere positive decodes to (-1, -1) as it is,
-    where HF refines from cells that belong to other heatmaps.
+    Steps and constants are HF's, with one exception: a heatmap without positive values decodes to (-1, -1), without
+    refinement. HF would refine it with cells of other heatmaps.
 
     Args:
         heatmaps: (N, K, h, w) of any floating dtype; N may be 0.
-        blur: `hf`: sigma 0.8 and the border cell repeated (scipy's `reflect`), as HF's `kernel_size=11`; `paper`: sigma
-            2.0 and mirrored about the border cell, which is the `cv2.GaussianBlur(heatmap, (11, 11), 0)` of the
-            original ViTPose and mmpose (`post_dark_udp` with `modulate_kernel=11`).
+        blur: `hf`: sigma 0.8, with the border cell repeated (scipy's `reflect`), as in HF's `kernel_size=11`. `paper`:
+            sigma 2.0, mirrored about the border cell. This is `cv2.GaussianBlur(heatmap, (11, 11), 0)` in the original
+            ViTPose and in mmpose (`post_dark_udp` with `modulate_kernel=11`).
 
     Returns:
-        (N, K, 2) float32 x and y in heatmap cells, 0 the centre of the first; (N, K) float32 heights of the unblurred
-        peaks. The first of equal peaks wins.
+        (N, K, 2) float32: x and y in heatmap cells, where 0 is the centre of the first cell. (N, K) float32: heights of
+        the unblurred peaks. Of equal peaks, the first is selected.
     """
     heatmaps = heatmaps.detach()
     height, width = heatmaps.shape[-2:]
@@ -188,7 +190,7 @@ def decode_heatmaps(heatmaps: Tensor, blur: Blur) -> tuple[Tensor, Tensor]:
     rows, weights_y = near_rows[peak_y], weights_of_rows[peak_y]
     window = (rows[..., :, None] * width + columns[..., None, :]).flatten(-2)
     patch = cells.gather(-1, window).float().view(*index.shape, rows.shape[-1], columns.shape[-1])
-    # Products and sums instead of `@`: a matrix product may run in TF32 or bfloat16, by the user's global settings.
+    # Products and sums instead of `@`: the user's global settings can make a matrix product run in TF32 or bfloat16.
     blurred_rows = (weights_y[..., :, :, None] * patch[..., None, :, :]).sum(-2)
     blurred = (blurred_rows[..., :, None, :] * weights_x[..., None, :, :]).sum(-1)
     step = _newton_step(blurred.clamp(0.001, 50).log())
@@ -198,9 +200,11 @@ def decode_heatmaps(heatmaps: Tensor, blur: Blur) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def _blur_tables(size: int, blur: Blur, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return, along one axis of `size` cells and for a peak in each, the cells (size, window) around it and their
-    weights (size, 3, window) in the blurred values before, at and after it, of which one beyond the border is the
-    border's.
+    """Return the blur tables along one axis of `size` cells, for a peak in each cell.
+
+    Returns:
+        The indices (size, window) of the cells around the peak, and their weights (size, 3, window) in the blurred
+        values before, at and after the peak. Beyond the border, the blurred value of the border cell is used.
     """
     window = min(_WINDOW, size)
     peaks = torch.arange(size)
@@ -211,8 +215,9 @@ def _blur_tables(size: int, blur: Blur, device: torch.device) -> tuple[Tensor, T
 
 
 def _blur_matrix(size: int, blur: Blur) -> Tensor:
-    """Return the blur along one axis as a matrix (size, size), blurred cell by cell, what is beyond the border folded
-    in.
+    """Return the blur along one axis as a matrix (size, size) from cells to blurred cells.
+
+    Weights beyond the border are added to the cells that the border mode maps them to.
     """
     taps = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1)
     sigma = {"hf": 0.8, "paper": 2.0}[blur]
@@ -228,8 +233,9 @@ def _blur_matrix(size: int, blur: Blur) -> Tensor:
 
 
 def _newton_step(logs: Tensor) -> Tensor:
-    """Return the step (..., 2), x and y in cells, from the middle of 3x3 values (..., 3, 3) to the top of the parabola
-    through them; 0 where there is none.
+    """Return the Newton step (..., 2), x and y in cells, from the centre of 3x3 values (..., 3, 3) to the extremum.
+
+    The extremum is that of the quadratic fit through the values. The step is 0 if it is not finite.
     """
     (up_left, up, _), (left, middle, right), (_, down, down_right) = (row.unbind(-1) for row in logs.unbind(-2))
     epsilon = torch.finfo(torch.float32).eps
@@ -243,12 +249,12 @@ def _newton_step(logs: Tensor) -> Tensor:
 
 
 def to_frame(xy: Tensor, regions: Tensor, *, height: int, width: int) -> Tensor:
-    """Carry points from heatmap cells into the frame (HF `transform_preds`).
+    """Map points from heatmap cells to the frame (HF `transform_preds`).
 
     Args:
         xy: (N, K, 2) float32, cells.
         regions: (N, 4) float32 from `crop_regions`, on the same device.
-        height, width: cells of a heatmap, at least 2.
+        height, width: size of a heatmap in cells, at least 2.
 
     Returns:
         (N, K, 2) float32, pixels of the frame.
@@ -259,14 +265,15 @@ def to_frame(xy: Tensor, regions: Tensor, *, height: int, width: int) -> Tensor:
 
 
 def flip_back(heatmaps: Tensor, flip_pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """Return the heatmaps of mirrored crops as those of the crops themselves, for averaging over both.
+    """Mirror heatmaps of flipped crops back, so that they can be averaged with those of the original crops.
 
     Args:
-        heatmaps: (N, K, h, w), predicted from crops flipped left to right.
-        flip_pairs: (left, right) keypoints that trade places in a mirror; each keypoint in one pair at most.
+        heatmaps: (N, K, h, w), predicted from horizontally flipped crops.
+        flip_pairs: (left, right) keypoints that swap in a mirror image; each keypoint is in at most one pair.
 
     Returns:
-        (N, K, h, w), a new tensor of the same dtype on the same device; as `flip_back` of transformers' VitPose.
+        (N, K, h, w), a new tensor with the same dtype and device, equal to the result of `flip_back` in transformers'
+        VitPose.
     """
     order = list(range(heatmaps.shape[1]))
     for left, right in flip_pairs:

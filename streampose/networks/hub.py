@@ -1,4 +1,4 @@
-"""The Hugging Face hub: which of a checkpoint's files are fetched, from its cache where they lie there."""
+"""Downloads checkpoint files from the Hugging Face hub, or takes them from its local cache."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _HUB_ANSWER_TIMEOUT_S = 5.0
 
 
 def from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> Path:
-    """Return the folder of a hub checkpoint, fetched where it does not lie complete in the cache.
+    """Return the folder of a hub checkpoint. Download it if the cache does not hold it completely.
 
     Args:
-        name: as the user named it.
-        repo, revision: what that means; None takes the hub's default.
-        allow_pickle: take weights that are no safetensors, where there are no others.
+        name: the checkpoint's name, as the user gave it.
+        repo, revision: the repository and revision in `name`; revision None selects the hub's default.
+        allow_pickle: accept pickled weights if the checkpoint has no safetensors.
 
     Raises:
-        ModelError: there is no such checkpoint, or it cannot be fetched.
+        ModelError: the checkpoint does not exist or cannot be downloaded.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
@@ -48,41 +48,41 @@ def from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> 
                 )
                 if is_complete(folder, allow_pickle):
                     return folder
-            # Asked for first, because the download itself has no timeout or retries for half a minute.
+            # Query the model first: the download itself has no timeout or retries for half a minute.
             model = HfApi().model_info(repo, revision=revision, timeout=_HUB_ANSWER_TIMEOUT_S)
             files = {file.rfilename for file in model.siblings or []}
             has_safetensors = bool(files & {"model.safetensors", "model.safetensors.index.json"})
-            _LOG.info("fetching %s from the Hugging Face hub", name)
+            _LOG.info("downloading %s from the Hugging Face hub", name)
             weights = _PICKLES if allow_pickle and not has_safetensors else _SAFETENSORS
-            # By the name that was asked for, under which the cache then knows it; not by `model.sha`.
+            # Download by the requested revision, not by `model.sha`, so that the cache can find it by that revision.
             folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*_SMALL_FILES, *weights]))
         except HFValidationError as error:
-            raise ModelError(f"no folder {name!r}, and {describe(error)}") from error
+            raise ModelError(f"no folder {name!r}, and it is not a valid hub id: {describe(error)}") from error
         except RevisionNotFoundError as error:
             raise ModelError(f"{repo} has no revision {revision!r} on the Hugging Face hub") from error
         except RepositoryNotFoundError as error:
             raise ModelError(
-                f"no folder {name!r}, and no such model on the Hugging Face hub, or a private one (log in with "
+                f"no folder {name!r}, and no such model on the Hugging Face hub (if it is private, log in with "
                 f"`hf auth login`): {names_like(repo)}"
             ) from error
-        except Exception as error:  # The HTTP library behind the hub's differs between its versions.
+        except Exception as error:  # huggingface_hub's HTTP library, and thus its errors, depends on the version.
             flag = f" --revision {revision}" if revision else ""
             raise ModelError(
-                f"cannot fetch {name} ({describe(error)}) and it is not in the local cache: run "
-                f"`hf download {repo}{flag}` where there is a network, or take a local folder, or a bundled network "
-                f"({DEFAULT_POSE}, {DEFAULT_DETECTOR})"
+                f"cannot download {name} ({describe(error)}), and it is not in the local cache: run "
+                f"`hf download {repo}{flag}` on a machine with network access, or use a local folder or a bundled "
+                f"network ({DEFAULT_POSE}, {DEFAULT_DETECTOR})"
             ) from error
     if not has_safetensors and not allow_pickle and "pytorch_model.bin" in files:
         raise ModelError(
-            f"{name}: its weights on the hub are pickled (pytorch_model.bin), which can run code when loaded: "
-            "take a checkpoint with safetensors, or trust this one with `allow_pickle`"
+            f"{name}: the weights on the hub are pickled (pytorch_model.bin) and can run code when loaded: "
+            "use a checkpoint with safetensors, or set `allow_pickle` if you trust this one"
         )
     return folder
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers and huggingface_hub from writing to the terminal: no progress bars, no warnings."""
+    """Suppress the progress bars and warnings of transformers and huggingface_hub within the block."""
     import huggingface_hub.utils.logging as hub_logging
     import transformers.utils.logging
 

@@ -1,4 +1,4 @@
-"""Any detector of the Hugging Face hub that transformers loads."""
+"""Runs any detector from the Hugging Face hub that transformers can load."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from streampose.networks.loading import check_range, load_image_processor, load_
 from streampose.networks.workers import all_cores
 
 DEFAULT_THRESHOLD = 0.3
-"""Least score of a box."""
+"""Minimum score of a box."""
 
 
 class HubDetector(PersonDetector):
-    """Any detector that transformers' `AutoModelForObjectDetection` loads, with its own image processor.
+    """Any detector that transformers' `AutoModelForObjectDetection` can load, with its own image processor.
 
-    The processor works on the host. Half precision is by autocast, which leaves to float32 what loses by it.
+    The processor runs on the host. Half precision uses autocast, which keeps precision-sensitive operations in float32.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class HubDetector(PersonDetector):
         self._threshold = threshold
 
     def prepare(self, images: Sequence[Tensor], shrinks: Sequence[Shrink | None] | None = None) -> Any:
-        """Return the images as transformers' processor, which shrinks them itself, prepares them, on the network's
-        device.
+        """Return the images as prepared by transformers' processor, on the network's device.
+
+        The processor resizes the images itself, so `shrinks` is not used.
         """
         del shrinks
         pictures = [image.flip(-1).cpu().numpy() for image in images]
@@ -60,7 +61,7 @@ class HubDetector(PersonDetector):
         return inputs.to(self.device)
 
     def forward(self, inputs: Any) -> Any:
-        """Return the network's outputs as transformers has them."""
+        """Return the network's outputs in transformers' format."""
         with (
             all_cores() if self.device.type == "cpu" else nullcontext(),
             torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32),

@@ -1,4 +1,4 @@
-"""The networks worth naming: bundled ones and those of the Hugging Face hub, with size, licence and accuracy."""
+"""The list of recommended networks, bundled or on the Hugging Face hub, with size, licence and accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_DETECTOR = "person-detector-streampose"
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A checkpoint worth naming; any other of the same architectures works as well."""
+    """A recommended checkpoint; other checkpoints of the same architectures also work."""
 
     name: str
     role: Literal["pose", "detector"]
@@ -20,11 +20,13 @@ class KnownModel:
     """Millions of parameters."""
     licence: str
     accuracy: str
-    """As its authors published it (detectors: over all classes); this project measured its own networks only."""
+    """The accuracy that its authors published (detectors: over all classes). This project measured only its own
+    networks.
+    """
     source: str
-    """Where the accuracy is from."""
+    """The source of the accuracy figure."""
     needs: str = ""
-    """A package beyond this project's own that it cannot be loaded without."""
+    """An additional package that is required to load it, beyond this project's dependencies."""
 
 
 _VITPOSE = "github.com/ViTAE-Transformer/ViTPose README"
@@ -57,7 +59,7 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
 
 
 def models_table() -> str:
-    """Return `KNOWN_MODELS` as lines of text in columns."""
+    """Return `KNOWN_MODELS` as a text table."""
     rows = [("pose or detector", "", "parameters", "licence", "published accuracy", "from")]
     for model in KNOWN_MODELS:
         accuracy = f"{model.accuracy} (needs {model.needs})" if model.needs else model.accuracy
@@ -69,12 +71,12 @@ def models_table() -> str:
 
 
 def names_like(name: str) -> str:
-    """Say which names there are, those that resemble `name` before all."""
+    """Return a hint with the known names that resemble `name`, or with the kinds of valid names if none does."""
     by_short_name = {model.name.rpartition("/")[2].lower(): model.name for model in KNOWN_MODELS}
     wanted = name.rstrip("/").rpartition("/")[2].partition("@")[0].lower()
     close = [by_short_name[short] for short in difflib.get_close_matches(wanted, by_short_name, n=3, cutoff=0.6)]
     if close:
         return f"did you mean {' or '.join(close)}?"
     return (
-        f"take {DEFAULT_POSE} or {DEFAULT_DETECTOR} (bundled), a folder in hub layout, or a hub id: organisation/model"
+        f"use {DEFAULT_POSE} or {DEFAULT_DETECTOR} (bundled), a folder in hub layout, or a hub id (organisation/model)"
     )

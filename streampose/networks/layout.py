@@ -1,4 +1,4 @@
-"""What lies in a folder in hub layout: `config.json`, weights and, mostly, `preprocessor_config.json`."""
+"""The files of a folder in hub layout: `config.json`, weights and usually `preprocessor_config.json`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PREPROCESSOR = "preprocessor_config.json"
 
 
 def is_complete(folder: Path, allow_pickle: bool) -> bool:
-    """Whether the folder has a config and weights, pickled ones only where they are allowed."""
+    """Whether the folder has a config and weights. Pickled weights count only if `allow_pickle` is set."""
     return (folder / CONFIG).exists() and (
         has_weights(folder, "model.safetensors") or (allow_pickle and has_weights(folder, "pytorch_model.bin"))
     )
 
 
 def has_weights(folder: Path, file: str) -> bool:
-    """Whether the folder has the weights, in one file or in all the files that their index names."""
+    """Whether the folder has the weights: either as one file, or as all files listed in the index."""
     if (folder / file).exists():
         return True
     try:

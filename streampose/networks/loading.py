@@ -1,4 +1,4 @@
-"""Checkpoints to networks and image processors of transformers, with one line for whatever fails."""
+"""Loads transformers networks and image processors from checkpoints. Every failure becomes a one-line error."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def load_network(checkpoint: Checkpoint, model_class: Any, dtype: torch.dtype) -> Any:
-    """Return `model_class.from_pretrained` of the checkpoint, on the CPU, in `dtype`, ready to evaluate.
+    """Load the checkpoint with `model_class.from_pretrained` and return the network in evaluation mode, on the CPU.
 
     Args:
-        checkpoint: what `resolve` found.
+        checkpoint: the result of `resolve`.
         model_class: a model class of transformers, or one of its Auto classes.
         dtype: number format of the weights.
 
     Raises:
-        ModelError: damaged weights, weights of another network, a package that is missing.
+        ModelError: the weights are damaged or belong to another network, or a package is missing.
     """
     with quiet(), loading(checkpoint):
         network, report = model_class.from_pretrained(
@@ -38,41 +38,41 @@ def load_network(checkpoint: Checkpoint, model_class: Any, dtype: torch.dtype) -
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, in one line
         )
-    # Transformers fills what is missing with random numbers and warns.
+    # Transformers only warns about missing weights and fills them with random numbers.
     unfit = [*sorted(report["missing_keys"]), *sorted(key for key, *_ in report["mismatched_keys"])]
     if unfit:
         raise ModelError(
-            f"{checkpoint.name}: its weights do not fit its config.json: {unfit[0]} and {len(unfit) - 1} others"
+            f"{checkpoint.name}: the weights do not match config.json: {unfit[0]} and {len(unfit) - 1} others"
         )
     check_range(checkpoint, network.state_dict(), dtype)
     return network.eval().requires_grad_(False)
 
 
 def check_range(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
-    """See to it that `dtype` can hold the `weights` of a checkpoint, by name.
+    """Check that `dtype` can represent the `weights` of a checkpoint. The keys are the names of the weights.
 
     Raises:
-        ModelError: a weight is too large for `dtype`, infinite or not a number.
+        ModelError: a weight is too large for `dtype`, infinite or NaN.
     """
     import torch
 
     limit = torch.finfo(dtype).max
     for key, weight in weights.items():
-        # Ten times faster than asking every weight whether it is finite; both ends of NaN are NaN.
+        # `aminmax` is ten times faster than `isfinite` on every value. With a NaN, both results are NaN.
         low, high = (float(end) for end in weight.aminmax()) if weight.numel() else (0.0, 0.0)
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise ModelError(f"{checkpoint.name}: its weights are damaged: {key} holds values that are not finite")
+            raise ModelError(f"{checkpoint.name}: the weights are damaged: {key} contains non-finite values")
         if low < -limit or high > limit:
             raise ModelError(
-                f"{checkpoint.name}: {key} in its weights exceeds {dtype}: take `dtype` float32 or bfloat16"
+                f"{checkpoint.name}: {key} in the weights exceeds the range of {dtype}: use `dtype` float32 or bfloat16"
             )
 
 
 def load_image_processor(checkpoint: Checkpoint) -> Any:
-    """Return transformers' own image processor of the checkpoint.
+    """Return the transformers image processor of the checkpoint.
 
     Raises:
-        ModelError: the checkpoint has none, or one that this installation cannot build or that fails on a picture.
+        ModelError: the checkpoint has no image processor, or it cannot be built, or it fails on a test image.
     """
     import numpy as np
     import transformers
@@ -81,15 +81,16 @@ def load_image_processor(checkpoint: Checkpoint) -> Any:
     processors: Any = transformers.AutoImageProcessor
     with quiet(), loading(checkpoint, PREPROCESSOR):
         processor = processors.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-        # Most of what is wrong with its values shows only now.
+        # Most invalid values cause an error only when an image is processed.
         processor(images=[np.zeros((64, 64, 3), np.uint8)], input_data_format="channels_last", return_tensors="pt")
     return processor
 
 
 @contextmanager
 def loading(checkpoint: Checkpoint, part: str = "") -> Iterator[None]:
-    """Turn whatever fails inside, other than by our own errors, into a `ModelError` that names the checkpoint and the
-    file `part` of it, where it is one file that is read.
+    """Convert every error in the block, except our own errors, into a `ModelError` that names the checkpoint.
+
+    If the block reads a single file of the checkpoint, `part` is its name; the message then includes it.
     """
     try:
         yield
@@ -97,10 +98,10 @@ def loading(checkpoint: Checkpoint, part: str = "") -> Iterator[None]:
         raise
     except ImportError as error:
         raise ModelError(f"{checkpoint.name} needs a package that is not installed: {describe(error)}") from error
-    except (pickle.UnpicklingError, EOFError) as error:  # torch's own text advises to run the code in the file
+    except (pickle.UnpicklingError, EOFError) as error:  # torch's own message suggests running the code in the file
         raise ModelError(
-            f"cannot load {checkpoint.name}: its pytorch_model.bin is damaged or holds more than weights"
+            f"cannot load {checkpoint.name}: pytorch_model.bin is damaged or contains more than weights"
         ) from error
-    except Exception as error:  # A config written by anybody can make any line of the library fail, with any type.
-        first_sentence = describe(error).partition(". ")[0]  # the others are advice for another program
+    except Exception as error:  # An invalid config can make the library raise any type of error.
+        first_sentence = describe(error).partition(". ")[0]  # the rest is advice for users of transformers
         raise ModelError(f"cannot load {checkpoint.name} from {checkpoint.folder / part}: {first_sentence}") from error

@@ -1,4 +1,4 @@
-"""Work that has begun and is waited for later."""
+"""Handles for work that has started and whose result is collected later."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Pending(Protocol[T_co]):
-    """Work that has begun; a `concurrent.futures.Future` is one."""
+    """A handle for work that has started; `concurrent.futures.Future` satisfies this protocol."""
 
     def result(self) -> T_co:
-        """Wait for the work and return what it gives, or raise what it raises."""
+        """Wait for the work. Return its result, or raise its exception."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready(Generic[T]):
-    """Work that was over when it began."""
+    """A handle whose result is already available."""
 
     value: T
 

@@ -1,6 +1,6 @@
-"""Boxes to poses with any ViTPose checkpoint: the people of all frames together, in batches of a bounded size.
+"""Estimates poses from boxes with any ViTPose checkpoint. People of all frames share batches of limited size.
 
-Knows what a checkpoint says of its keypoints and its input; nothing of who is found where, or of time.
+Knows the keypoints and the input size of a checkpoint. Knows nothing about detection or time.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ COCO_EDGES = (
     (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
 )
 # fmt: on
-"""The 19 edges of COCO's own annotations, as in the `edges` of the published ViTPose checkpoints, 0-based."""
+"""The 19 edges of COCO's annotations, as in the `edges` of the published ViTPose checkpoints, 0-based."""
 
 
 class PoseEstimator:
-    """A pose network with the way into it and out of it."""
+    """A pose network with its preprocessing and postprocessing."""
 
     def __init__(
         self,
@@ -58,73 +58,76 @@ class PoseEstimator:
 
         Args:
             name: a bundled name, a folder in hub layout or a hub id; see `streampose.networks.checkpoints.resolve`.
-            device, dtype: where and in which number format the network runs; keypoints are decoded in float32.
-            blur: how heatmaps are smoothed before a peak is refined; see `streampose.networks.geometry.Blur`.
-            dataset_index: the expert of a mixture-of-experts checkpoint; None takes the first.
+            device, dtype: device and number format of the network. Keypoints are always decoded in float32.
+            blur: the blur of heatmaps before a peak is refined; see `streampose.networks.geometry.Blur`.
+            dataset_index: the expert of a mixture-of-experts checkpoint; None selects the first.
             flip_test: average the heatmaps with those of the mirrored crops.
-            max_batch: most crops that go through the network together.
-            allow_pickle: take weights that are no safetensors, where there are no others.
+            max_batch: maximum crops per network call.
+            allow_pickle: accept pickled weights if the checkpoint has no safetensors.
 
         Raises:
-            UsageError: an unknown blur or dataset index; no `max_batch`; a flip test without known pairs of keypoints.
-            ModelError: the checkpoint cannot be found or loaded, or is not for poses.
+            UsageError: the blur, the dataset index or `max_batch` is invalid, or a flip test is requested for a network
+                without left and right pairs of keypoints.
+            ModelError: the checkpoint cannot be found or loaded, or is not a pose network.
         """
         if blur not in get_args(Blur):
-            raise UsageError(f"no blur {blur!r}: one of {', '.join(get_args(Blur))}")
+            raise UsageError(f"unknown blur {blur!r}: choose one of {', '.join(get_args(Blur))}")
         if not (isinstance(max_batch, int) and max_batch >= 1):
-            raise UsageError(f"no batches of {max_batch!r} people: a whole number from 1")
+            raise UsageError(f"invalid pose batch size {max_batch!r}: expected an integer of at least 1")
         checkpoint = resolve(name, allow_pickle=allow_pickle)
         self.name = checkpoint.name
         if task := checkpoint.config.get("streampose_task"):
-            raise ModelError(f"{self.name} is for {task}, not for poses: name it as `detector`")
+            raise ModelError(f"{self.name} is a network for {task}, not for poses: pass it as `detector`")
         self._network = load_dense_map_network(checkpoint, device, dtype, dataset_index=dataset_index)
         self.device = device
         self._size = _input_size(checkpoint, self._network.patch_size, self._network.trained_grid)
         self.skeleton = skeleton_of(checkpoint, self._network.map_count)
         if flip_test and not self.skeleton.flip_pairs:
-            raise UsageError(f"{self.name} does not say which keypoints are left and right: leave `flip_test` out")
+            raise UsageError(f"{self.name} does not define left and right keypoints: do not use `flip_test`")
         self._flip_test = flip_test
         self._blur: Blur = "hf" if blur == "hf" else "paper"
         self._max_batch = max_batch
 
     def compile(self, *, waits: bool) -> None:
-        """Have the network compiled; see `streampose.networks.engine.Engine.compile`."""
+        """Compile the network; see `streampose.networks.engine.Engine.compile`."""
         self._network.engine.compile(waits=waits)
 
     @property
     def keypoint_count(self) -> int:
-        """K, the keypoints of a person."""
+        """K, the number of keypoints per person."""
         return len(self.skeleton.names)
 
     def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
         """Find the keypoints of the people in each image.
 
         Args:
-            images: each (H, W, 3) uint8 BGR on the network's device; of any sizes.
-            boxes: the people of each image, in its pixels.
+            images: each (H, W, 3) uint8 BGR on the network's device; sizes may differ.
+            boxes: the people of each image, in pixels of the image.
 
         Returns:
-            For each image, in order: keypoints (N, K, 2) float32 in its pixels, in the order of the boxes, and scores
-            (N, K) float32, the heights of the heatmaps' peaks. A keypoint whose heatmap is not finite has NaN for x and
-            y, and a score of 0.
+            For each image, in order: keypoints (N, K, 2) float32 in pixels of the image, in the order of the boxes, and
+            scores (N, K) float32, the heights of the heatmap peaks. If a heatmap is not finite, x and y of its keypoint
+            are NaN and the score is 0.
 
         Raises:
-            ModelError: the network failed, such as by running out of memory.
+            ModelError: the network failed, for example because it ran out of memory.
         """
         return self.begin(images, boxes).result()
 
     def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Pending[list[tuple[Float32, Float32]]]:
-        """Begin what `estimate` does and return a handle; its `result()` waits and returns what `estimate` does.
+        """Start `estimate` and return a handle; `result()` waits and returns the result of `estimate`.
 
-        Before it waits the calling thread may begin more, which comes behind it: so neither the device nor a worker
-        waits for that thread.
+        The calling thread can start more work before it waits. That work is queued behind this call, so that neither
+        the device nor the workers have to wait for the thread.
 
-        Raises, like `result()`, `ModelError`.
+        Raises:
+            ModelError: the network failed. `result()` can raise it as well.
         """
         counts = [len(some) for some in boxes]
         with torch.inference_mode(), run_errors(self.name, self.device, "pose_batch"):
             if self.device.type == "cpu":
-                # The whole way on the workers, so that none of them waits while crops are cut or heatmaps read.
+                # Each worker runs all steps of its part, so that no worker waits while crops are cut or heatmaps
+                # decoded.
                 limit = min(self._max_batch, part_sizes(max(1, sum(counts)))[0])
                 batches = [*_batches(counts, limit)]
                 parts: Sequence[Pending[Float32]] = begin(
@@ -137,18 +140,18 @@ class PoseEstimator:
     def _of_batch(
         self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes], batch: Sequence[tuple[int, int, int]]
     ) -> torch.Tensor:
-        """Return (M, K, 3) of the people in `batch`: (image, first person, person after the last)."""
+        """Return (M, K, 3) for the people in `batch`, a list of (image, first person, last person + 1)."""
         crops, regions = self.prepare(
             [images[image] for image, _, _ in batch], [boxes[image][first:stop] for image, first, stop in batch]
         )
         return self.decode(self.forward(crops), regions)
 
     def prepare(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the people of `images`, as `estimate` takes them, as the network wants them.
+        """Cut out the people for the network; the arguments are those of `estimate`.
 
         Returns:
-            Crops (M, height, width, 3) uint8 BGR and their regions (M, 4) float32, see `crop_regions`, both on the
-            network's device; people in the order of the images and boxes.
+            Crops (M, height, width, 3) uint8 BGR and their regions (M, 4) float32 (see `crop_regions`), both on the
+            network's device. People are in the order of the images and boxes.
         """
         height, width = self._size
         xyxy = np.concatenate([some.xyxy for some in boxes])
@@ -170,8 +173,9 @@ class PoseEstimator:
         return heatmaps
 
     def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
-        """Return (M, K, 3) float32 on the network's device: x and y in pixels of the frame, score; what is not finite
-        is still in it, see `estimate`.
+        """Return (M, K, 3) float32 on the network's device: x and y in pixels of the frame, and the score.
+
+        Non-finite values are not replaced yet; see `estimate`.
         """
         cells, scores = decode_heatmaps(heatmaps, self._blur)
         keypoints = to_frame(cells, regions, height=heatmaps.shape[-2], width=heatmaps.shape[-1])
@@ -179,16 +183,16 @@ class PoseEstimator:
 
 
 class _Estimate:
-    """Poses that are being found, in batches of some people each."""
+    """A pose estimation in progress, split into batches of people."""
 
     def __init__(self, estimator: PoseEstimator, batches: Sequence[Pending[Float32]], counts: Sequence[int]) -> None:
         self._estimator = estimator
         self._batches = batches
         self._counts = counts
-        """People of each image."""
+        """Number of people in each image."""
 
     def result(self) -> list[tuple[Float32, Float32]]:
-        """Wait; return what `PoseEstimator.estimate` does."""
+        """Wait and return the result of `PoseEstimator.estimate`."""
         with run_errors(self._estimator.name, self._estimator.device, "pose_batch"):
             found = [_defined(batch.result()) for batch in self._batches]
         people = np.concatenate([np.zeros((0, self._estimator.keypoint_count, 3), np.float32), *found])
@@ -197,14 +201,15 @@ class _Estimate:
 
 
 def _defined(people: Float32) -> Float32:
-    """Return `people` (M, K, 3), in which keypoints that are not finite become NaN with a score of 0."""
+    """Replace non-finite keypoints in `people` (M, K, 3) by NaN with a score of 0, in place, and return it."""
     people[~np.isfinite(people).all(axis=-1)] = np.nan, np.nan, 0
     return people
 
 
 def _batches(counts: Sequence[int], limit: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Deal the people of several images, `counts` each, in order into batches of at most `limit`; a batch lists its
-    parts as (image, first person, person after the last).
+    """Split the people of several images, in order, into batches of at most `limit` people.
+
+    `counts` is the number of people in each image. A batch is a list of (image, first person, last person + 1).
     """
     batch: list[tuple[int, int, int]] = []
     room = limit
@@ -223,7 +228,7 @@ def _batches(counts: Sequence[int], limit: int) -> Iterator[list[tuple[int, int,
 
 
 def _input_size(checkpoint: Checkpoint, patch: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of a crop in pixels, by default those that the network was trained on."""
+    """Return the height and width of a crop in pixels; the default is the network's training size."""
 
     def parse(size: Any) -> tuple[int, int] | None:
         height, width = size["height"], size["width"]
@@ -232,19 +237,20 @@ def _input_size(checkpoint: Checkpoint, patch: tuple[int, int], grid: tuple[int,
                 raise ValueError
         return height, width
 
-    what = f"`height` and `width` in whole patches of {patch[0]}x{patch[1]} pixels"
+    what = f"`height` and `width` in multiples of the {patch[0]}x{patch[1]} patch size"
     return checkpoint.entry(PREPROCESSOR, "size", None, parse, what) or (patch[0] * grid[0], patch[1] * grid[1])
 
 
 def skeleton_of(checkpoint: Checkpoint, count: int) -> Skeleton:
     """Return the skeleton of `count` keypoints that a checkpoint's `config.json` describes.
 
-    Names come from `id2label`; edges from `edges`, which only some checkpoints have; pairs from `flip_pairs` (an extra
-    of this project's checkpoints) or from names that differ only in left and right. 17 keypoints without names of
-    their own are taken for COCO's, and COCO's keypoints without edges get COCO's. Other keypoints may have no edges.
+    Names come from `id2label`. Edges come from `edges`, which only some checkpoints have. Pairs come from `flip_pairs`
+    (an extension of this project's checkpoints), or from names that differ only in left and right. 17 keypoints with
+    default names are assumed to be COCO's. COCO keypoints without edges get COCO's edges. Other skeletons may have no
+    edges.
 
     Raises:
-        ModelError: an edge or pair names a keypoint that there is not.
+        ModelError: an edge or pair refers to a keypoint that does not exist.
     """
     labels = checkpoint.channel_names
     names = tuple(labels.get(index, f"LABEL_{index}") for index in range(count))
@@ -262,11 +268,11 @@ def _index_pairs(checkpoint: Checkpoint, key: str, count: int) -> tuple[tuple[in
     def parse(pairs: Any) -> tuple[tuple[int, int], ...] | None:
         return tuple((range(count).index(first), range(count).index(second)) for first, second in pairs)
 
-    return checkpoint.entry(CONFIG, key, None, parse, f"pairs of the keypoints 0..{count - 1}")
+    return checkpoint.entry(CONFIG, key, None, parse, f"pairs of keypoint indices from 0 to {count - 1}")
 
 
 def _mirrored(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Return (left, right) for names that differ in nothing else, such as `L_Eye` and `R_Eye`."""
+    """Return (left, right) pairs of names that differ only in left and right, such as `L_Eye` and `R_Eye`."""
     number_of = {_words(name): index for index, name in enumerate(names)}
     pairs = []
     for words, left in number_of.items():
@@ -277,6 +283,6 @@ def _mirrored(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 def _words(name: str) -> tuple[str, ...]:
-    """Return the words of a keypoint's name in small letters, `l` and `r` written out."""
+    """Return the words of a keypoint's name in lower case; `l` and `r` become `left` and `right`."""
     sides = {"l": "left", "r": "right"}
     return tuple(sides.get(word, word) for word in re.split(r"[^a-z0-9]+", name.lower()))

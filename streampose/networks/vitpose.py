@@ -1,14 +1,18 @@
-"""A ViTPose network as one function from pixels to dense maps, without the work that transformers' forward could spare.
+"""A ViTPose network as one function from pixels to dense maps, without the redundant work in transformers' forward.
 
-It computes what `VitPoseForPoseEstimation` computes (transformers/models/vitpose and vitpose_backbone) from the same
-weights, for inputs of any number of whole patches. Knows nothing of pictures, boxes or the meaning of a map.
+It gives the same result as `VitPoseForPoseEstimation` (transformers/models/vitpose and vitpose_backbone) from the same
+weights, for inputs of any whole number of patches. Knows nothing about frames, boxes or the meaning of a map.
 
-On a CPU it runs as it is, without torch's compiler, from weights laid out as oneDNN's kernels want them. Measured with
-the bundled pose network in bfloat16 on a core with AMX, milliseconds a crop at 8 crops, all in one run: these modules
-as torch has them 17.1, laid out and in place 12.8, compiled by inductor with frozen weights 12.1. (At 4 crops, in
-another run: transformers 22.8, these modules as torch has them 19.1.) For its twentieth the compiler wants a C++
-compiler and 8 to 20 s for each size of a batch, keeps nothing of it for the next run where weights are frozen, and its
-code holds the interpreter lock: a second core adds a twentieth (68 to 72 crops a second) instead of nearly doubling.
+On a CPU, the network runs uncompiled, with weights in the memory layout of oneDNN's kernels. Times for the bundled pose
+network in bfloat16 on one core with AMX, in milliseconds per crop:
+
+- batches of 8 crops, all in one run: these modules with torch's default layout 17.1; with oneDNN's layout and in-place
+  operations 12.8; compiled by inductor with frozen weights 12.1;
+- batches of 4 crops, in another run: transformers 22.8; these modules with torch's default layout 19.1.
+
+Compilation is not worth its gain of a twentieth. It needs a C++ compiler and takes 8 to 20 s for each batch size. With
+frozen weights, nothing is cached for the next run. The compiled code also holds the interpreter lock: a second core
+adds only a twentieth (68 to 72 crops per second), where it would otherwise nearly double the speed.
 """
 
 from __future__ import annotations
@@ -32,23 +36,28 @@ if TYPE_CHECKING:
     from transformers import VitPoseForPoseEstimation
 
 _USUAL_ROWS = 8 * 192
-"""Tokens that a layout in memory is chosen for; others work as well."""
+"""The number of tokens for which the memory layout is optimised; other numbers also work."""
 _ATTENTION_STEP = 16
-"""Attention over 352 tokens, two of them filled in, takes 0.8 of the time of attention over 350."""
+"""The number of tokens is padded to a multiple of this. Attention over 352 tokens, two of them padding, takes 0.8 times
+as long as attention over 350.
+"""
 _CENTRE = 128
-"""The grey level that the first layer takes for 0: what is left of a byte is exact in every number format."""
+"""The grey level that becomes 0 in the first layer. A byte minus this level is exact in every number format."""
 _BORDER = 2
-"""Pixels of nothing (0 after normalisation) that transformers' first layer puts around an input."""
+"""Width in pixels of the padding (0 after normalisation) that transformers' first layer adds around an input."""
 
 
 class DenseMapNetwork(nn.Module):
-    """Pictures (N, H, W, 3) uint8 BGR, N > 0, to maps (N, C, s gh, s gw), for a grid of gh x gw = H/p x W/p patches of
-    p pixels.
+    """Maps images (N, H, W, 3) uint8 BGR, N > 0, to dense maps (N, C, s * gh, s * gw).
 
-    s is the decoder's scale, 4 for every published checkpoint. What differs from transformers' forward, all of it exact
-    up to rounding: the normalisation of colours is part of the first layer; other grids than the trained one work,
-    their position embeddings resampled; of a mixture of experts one chosen expert remains, as a plain layer; stages
-    behind the last one that the decoder reads are left out; the simple decoder convolves before it enlarges.
+    The patch grid is gh x gw = H/p x W/p for patches of p pixels. s is the decoder's scale, 4 in every published
+    checkpoint. Differences from transformers' forward, all exact up to rounding:
+
+    - The colour normalisation is folded into the first layer.
+    - Grids other than the trained one are supported; their position embeddings are resampled.
+    - Of a mixture of experts, only the selected expert remains, as a plain layer.
+    - Stages after the last one that the decoder reads are omitted.
+    - The simple decoder convolves before it upsamples.
     """
 
     def __init__(
@@ -59,29 +68,29 @@ class DenseMapNetwork(nn.Module):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """Take over the weights of `model`, which must not be used any more.
+        """Take over the weights of `model`. Do not use `model` afterwards.
 
         Args:
-            model: an evaluating network of transformers; its device and dtype are kept.
-            dataset_index: the expert, 0..n-1; None takes the first, which in published checkpoints answers for COCO.
-            mean, std: of the colours in RGB order, for values in 0..1, that `model` was trained with.
+            model: a transformers network in evaluation mode; its device and dtype are kept.
+            dataset_index: the expert, 0..n-1; None selects the first, which is COCO in published checkpoints.
+            mean, std: the colour normalisation that `model` was trained with, in RGB order, for values in 0..1.
 
         Raises:
-            UsageError: no such expert.
+            UsageError: the expert does not exist.
         """
         super().__init__()
         parts: Any = model
         backbone, config = parts.backbone, parts.backbone.config
         expert_count = int(config.num_experts)
         if dataset_index is not None and dataset_index not in range(expert_count):
-            known = f"0..{expert_count - 1}" if expert_count > 1 else "only 0, having no experts"
-            raise UsageError(f"no dataset index {dataset_index}: this network knows {known}")
+            known = f"0..{expert_count - 1}" if expert_count > 1 else "0 (this network has no experts)"
+            raise UsageError(f"invalid dataset index {dataset_index}: expected {known}")
         projection = backbone.embeddings.patch_embeddings.projection
         self.patch_size: tuple[int, int] = tuple(projection.kernel_size)
-        """Pixels, (h, w)."""
+        """Patch size in pixels, (h, w)."""
         height, width = backbone.embeddings.patch_embeddings.image_size
         self.trained_grid = (height // self.patch_size[0], width // self.patch_size[1])
-        """Patches (gh, gw) that the position embeddings are for."""
+        """The patch grid (gh, gw) of the position embeddings."""
         self.first: nn.Module
         self.first, self.offsets = _first_layer(projection, mean, std)
         self.positions = backbone.embeddings.position_embeddings
@@ -91,27 +100,29 @@ class DenseMapNetwork(nn.Module):
         simple = bool(parts.config.use_simple_decoder)
         self.head: nn.Module = SimpleDecoder(parts.head) if simple else ClassicDecoder(parts.head)
         self.scale: int = int(parts.config.scale_factor) if simple else 4
-        """Cells of a map to a patch, along each axis."""
+        """Map cells per patch, along each axis."""
         self.map_count = int(parts.config.num_labels)
-        """C, the maps of an input."""
+        """C, the number of maps per input."""
         self.tokens_in_steps_of = 1
-        """Tokens are filled up to a multiple of it, for attention."""
+        """The number of tokens is padded to a multiple of this, for faster attention."""
         self._positions_of_grid: Cache = {}
         self.engine = Engine(self._maps, tables=self._tables)
-        """What runs it."""
+        """Runs the forward pass on the device."""
         self.eval().requires_grad_(False)
 
     @torch.inference_mode()
     def forward(self, pictures: Tensor) -> Tensor:
-        """Return the maps (N, C, s gh, s gw) of `pictures` (N, H, W, 3) uint8 BGR, on its device, in the head's dtype.
+        """Return the maps (N, C, s * gh, s * gw) of `pictures` (N, H, W, 3) uint8 BGR, in the dtype of the head.
+
+        The maps are on the device of `pictures`.
 
         Raises:
-            ValueError: H or W is no whole number of patches.
+            ValueError: H or W is not a multiple of the patch size.
         """
         height, width = pictures.shape[1:3]
         patch_height, patch_width = self.patch_size
         if height % patch_height or width % patch_width:
-            raise ValueError(f"{height}x{width} pixels are no whole number of {patch_height}x{patch_width} patches")
+            raise ValueError(f"{height}x{width} is not a multiple of the patch size {patch_height}x{patch_width}")
         return self.engine(pictures)
 
     def _maps(self, pictures: Tensor) -> Tensor:
@@ -130,9 +141,9 @@ class DenseMapNetwork(nn.Module):
         return [*self._positions_of_grid.values(), *of_head]
 
     def _patches(self, pictures: Tensor, rows: int, columns: int) -> Tensor:
-        """Return the bytes of every patch, (N, rows * columns, p p 3), as numbers of which 0 is `_CENTRE`."""
+        """Return the bytes of every patch minus `_CENTRE`, (N, rows * columns, p * p * 3)."""
         patch_height, patch_width = self.patch_size
-        # Behind the border: the last patches end that much before the picture does.
+        # The border shifts the image, so the last patches end `_BORDER` pixels before the edge of the image.
         bordered = torch.full_like(pictures, _CENTRE)
         bordered[:, _BORDER:, _BORDER:] = pictures[:, :-_BORDER, :-_BORDER]
         cells = bordered.view(-1, rows, patch_height, columns, patch_width, 3).transpose(2, 3)
@@ -140,10 +151,11 @@ class DenseMapNetwork(nn.Module):
         return patches.copy_(cells).sub_(_CENTRE).view(len(pictures), rows * columns, -1)
 
     def _position_embeddings(self, rows: int, columns: int) -> Tensor:
-        """Return what is added to the (1, rows * columns, channels) patches of a grid.
+        """Return the sum of all constants that are added to the patches of a grid, (1, rows * columns, channels).
 
-        Entry 0 belongs to no patch and is added to all of them, as in transformers. Another grid than the trained one
-        gets the others resampled bicubically, as in ViT and DINOv2. What the first layer adds is part of it, too.
+        Entry 0 of the position embeddings belongs to no patch and is added to all patches, as in transformers. For a
+        grid other than the trained one, the other entries are resampled bicubically, as in ViT and DINOv2. The constant
+        offsets of the first layer are included.
         """
         key = (rows, columns, self.positions.device, self.positions.dtype)
         known = self._positions_of_grid.get(key)
@@ -151,7 +163,7 @@ class DenseMapNetwork(nn.Module):
             everywhere, grid = self.positions[:, :1], self.positions[:, 1:]
             if (rows, columns) != self.trained_grid:
                 planes = grid.transpose(1, 2).reshape(1, -1, *self.trained_grid)
-                # Half precision would round the weights of the resampling as well.
+                # In half precision, the resampling weights would be rounded as well.
                 planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
                 resampled = F.interpolate(planes, (rows, columns), mode="bicubic", align_corners=False)
                 grid = resampled.flatten(2).transpose(1, 2).to(grid.dtype)
@@ -174,25 +186,25 @@ def load_dense_map_network(
     """Load a ViTPose checkpoint as a `DenseMapNetwork` on `device` in `dtype`.
 
     Raises:
-        ModelError: the checkpoint is of another architecture or damaged, or its weights exceed `dtype`.
-        UsageError: no expert answers to `dataset_index`.
+        ModelError: the checkpoint has another architecture or is damaged, or its weights exceed the range of `dtype`.
+        UsageError: there is no expert `dataset_index`.
     """
     from transformers import VitPoseForPoseEstimation
 
     if checkpoint.model_type != "vitpose":
-        raise ModelError(f"{checkpoint.name} is no ViTPose network but of type {checkpoint.model_type}")
+        raise ModelError(f"{checkpoint.name} is not a ViTPose network; its type is {checkpoint.model_type}")
     checkpoint.whole_number(CONFIG, "scale_factor", 4, range(1, 65))
     model = load_network(checkpoint, VitPoseForPoseEstimation, torch.float32)
     with loading(checkpoint, CONFIG):
-        # Folded and prepared in float32, so that nothing is rounded twice.
+        # Weights are folded in float32 and then converted once, so that nothing is rounded twice.
         mean, std = checkpoint.normalisation()
         network = DenseMapNetwork(model, dataset_index, mean=mean, std=std)
-        # Some values of a config are only read here.
+        # Some config values are only read in the forward pass. This call finds invalid ones early.
         network(torch.zeros(1, *network.patch_size, 3, dtype=torch.uint8))
     check_range(checkpoint, network.state_dict(), dtype)
     network = network.to(device=device, dtype=dtype)
     if isinstance(network.head, SimpleDecoder):
-        # A detector's logarithms of distances, rounded to bfloat16, would move the sides of boxes by a hundredth.
+        # A detector predicts logarithms of distances. Rounding them to bfloat16 would move box sides by a hundredth.
         network.head.float()
     if device.type == "cpu" and can_lay_out(dtype):
         _lay_out(network)
@@ -201,7 +213,7 @@ def load_dense_map_network(
 
 @cache
 def can_lay_out(dtype: torch.dtype) -> bool:
-    """Whether oneDNN has its fast linear layers for `dtype` on this CPU; in bfloat16 it wants AVX-512 or better."""
+    """Whether oneDNN has fast linear layers for `dtype` on this CPU; bfloat16 requires AVX-512 or better."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
@@ -212,15 +224,16 @@ def can_lay_out(dtype: torch.dtype) -> bool:
 
 
 def _first_layer(projection: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> tuple[nn.Linear, nn.Parameter]:
-    """Return the first layer as one for patches of bytes less `_CENTRE`, and what has to be added to its output.
+    """Return the first layer for patches of (byte - `_CENTRE`), and the constants to add to its output.
 
-    With n = (byte / 255 - mean) / std, a sum over w n is one over w / (255 std) (byte - _CENTRE), which is 0 in the
-    border, and a constant: (4, channels), for a patch inside, then the part of it that a border above takes away, one
-    on the left, and what both take away twice.
+    With n = (byte / 255 - mean) / std, the sum over w * n equals the sum over w / (255 * std) * (byte - _CENTRE) plus a
+    constant. The padding border contributes 0 to the first sum, and must contribute 0 to the constant as well. The
+    constants are (4, channels): the constant of a patch without border, the part to subtract for a border above, the
+    part to subtract for a border on the left, and the part that both subtractions include.
     """
     weight = projection.weight.detach()  # (channels, RGB, height, width)
     if weight.shape[1] != 3:
-        raise ValueError(f"it takes {weight.shape[1]} colours, not 3")
+        raise ValueError(f"it needs {weight.shape[1]} colour channels, not 3")
     deviation = torch.tensor(std, dtype=weight.dtype, device=weight.device)[:, None, None]
     level = _CENTRE / 255 - torch.tensor(mean, dtype=weight.dtype, device=weight.device)[:, None, None]
     constant = weight * (level / deviation)
@@ -235,7 +248,7 @@ def _first_layer(projection: nn.Conv2d, mean: Sequence[float], std: Sequence[flo
 
 
 def _lay_out(network: DenseMapNetwork) -> None:
-    """Replace the layers of `network`, which has its final dtype, by those that oneDNN's kernels are fast with."""
+    """Replace the linear layers of `network` by layers in oneDNN's fast layout. The dtype must be final."""
     assert isinstance(network.first, nn.Linear)
     network.tokens_in_steps_of = _ATTENTION_STEP
     network.first = _LaidOutLinear(network.first)
@@ -249,15 +262,15 @@ def _lay_out(network: DenseMapNetwork) -> None:
 
 
 def _is_gelu(activation: nn.Module) -> bool:
-    """Whether it is the exact GELU, of which there are approximations."""
+    """Whether `activation` is the exact GELU, not one of its approximations."""
     sample = torch.linspace(-6, 6, 101)
     return bool(torch.allclose(activation(sample), F.gelu(sample), rtol=0, atol=1e-6))
 
 
 class _LaidOutLinear(nn.Module):
-    """`nn.Linear` in the memory layout of oneDNN's kernels, with the exact GELU behind it if wanted.
+    """`nn.Linear` in the memory layout of oneDNN's kernels, optionally followed by the exact GELU.
 
-    These are the operators that torch's own compiler makes of linear layers on a CPU.
+    It uses the operators that torch's compiler generates for linear layers on a CPU.
     """
 
     def __init__(self, layer: nn.Linear, *, with_gelu: bool = False) -> None:
@@ -277,8 +290,10 @@ class _LaidOutLinear(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A layer of the encoder on tokens (N, T, channels): transformers' `VitPoseBackboneLayer` with one product for
-    query, key and value, and without the hooks by which transformers collects outputs, which stop torch's compiler.
+    """An encoder layer for tokens (N, T, channels), equivalent to transformers' `VitPoseBackboneLayer`.
+
+    It computes query, key and value with one matrix product. It omits the hooks with which transformers collects
+    outputs, because torch's compiler cannot handle them.
     """
 
     def __init__(self, layer: Any, expert: int) -> None:
@@ -293,13 +308,14 @@ class _Layer(nn.Module):
         is_mixture = layer.num_experts > 1
         self.expand = mlp.fc1
         self.activation: nn.Module = mlp.act if is_mixture else mlp.activation
-        # A mixture computes `fc2` (shared) and, of the last channels, every expert; it zeroes all but the chosen one.
-        # As a plain layer, the rows of that one go under those of `fc2`.
+        # A mixture computes the shared `fc2` and, for the last channels, every expert, then zeroes all but the selected
+        # one. The equivalent plain layer stacks the rows of the selected expert below those of `fc2`.
         self.contract = _stacked(mlp.fc2, mlp.experts[expert]) if is_mixture else mlp.fc2
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """Return what the layer makes of `tokens`, perhaps in their memory: it is faster than new memory. `mask` is
-        added to the scores of attention.
+        """Return the layer's output for `tokens`. It may overwrite `tokens`, which is faster than new memory.
+
+        `mask` is added to the attention scores.
         """
         product = self.query_key_value(self.layernorm_before(tokens))
         query, key, value = product.view(*tokens.shape[:2], 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
@@ -309,8 +325,9 @@ class _Layer(nn.Module):
 
 
 def _filled_up(tokens: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
-    """Return `tokens` (N, T, channels) with some of no meaning behind them, so that T is a multiple of `step`, and what
-    keeps attention off those; None where there are none.
+    """Pad `tokens` (N, T, channels) so that T is a multiple of `step`. Return them with an attention mask.
+
+    The mask excludes the padding from attention; it is None if no padding is needed.
     """
     count = tokens.shape[1]
     spare = -count % step
@@ -322,12 +339,12 @@ def _filled_up(tokens: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
 
 
 def _plus(tokens: Tensor, layer: nn.Module, rows: Tensor) -> Tensor:
-    """Return the sum of `tokens` and `layer(rows)`, perhaps in the memory of `tokens`."""
+    """Return the sum of `tokens` and `layer(rows)`. It may overwrite `tokens`."""
     return layer.plus(rows, tokens) if isinstance(layer, _LaidOutLinear) else tokens.add_(layer(rows))
 
 
 def _stacked(*parts: nn.Linear) -> nn.Linear:
-    """Return one linear layer whose outputs are those of all `parts`, one after the other."""
+    """Return one linear layer whose outputs are the concatenated outputs of all `parts`."""
     weight = torch.cat([part.weight for part in parts])
     has_bias = parts[0].bias is not None
     whole = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias, device=weight.device, dtype=weight.dtype)

@@ -1,9 +1,10 @@
-"""The cores of a CPU as workers, each of which runs a network on a part of a batch.
+"""Splits a batch among worker threads on a CPU. Each worker runs the network on its part of the batch.
 
-torch's own way is to have all cores work on one operation after the other. Between two operations each waits for the
-slowest, hundreds of times in a forward pass, and while another thread has a core all the others wait for that one. A
-batch dealt out to workers waits once. Measured in turn on 2 cores, bfloat16, 16 crops, milliseconds a crop, torch's way
-and this one: 8.1 and 8.0 with nothing beside, 37 and 14 beside one thread that shrinks pictures.
+By default, torch runs one operation at a time on all cores. After each operation, hundreds of times per forward pass,
+all cores wait for the slowest one. If another thread occupies a core, all other cores wait for that core. Workers wait
+for each other only once per batch. Milliseconds per crop, torch's default against workers, measured alternately on
+2 cores in bfloat16 with 16 crops: 8.1 against 8.0 on an idle machine; 37 against 14 next to a thread that resizes
+images.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ Found = TypeVar("Found")
 
 _NAME = "torch worker"
 MOST_WORKERS = 8
-"""Beyond it the interpreter lock, which every operation takes for a moment, holds them up: workers then have several
-cores each."""
+"""Maximum number of workers. Every operation briefly takes the interpreter lock, so more workers would block each
+other. With more cores than this, each worker uses several cores.
+"""
 MOST_AT_ONCE = 8
-"""Inputs that a worker takes through a network together: more gain nothing, and their activations leave the cache."""
+"""Maximum inputs per network call of a worker. Larger calls are no faster, and their activations exceed the cache."""
 
 
 def spread(work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-    """Return `work(batch)`, computed in parts on the workers; both go by their first dimension, of at least 1.
+    """Return `work(batch)`, computed in parts on the workers.
 
-    Raises what `work` raises.
+    The batch is split, and the results are joined, along the first dimension, which must be at least 1. Errors of
+    `work` propagate.
     """
     if _is_worker():
         return work(batch)
@@ -44,21 +47,21 @@ def spread(work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
 
 
 def part_sizes(count: int) -> list[int]:
-    """Return how many things each part has that `count` of them, from 1 on, are dealt out in."""
+    """Return the sizes of the parts into which `count` inputs (at least 1) are split."""
     parts = max(min(worker_count(), count), -(-count // MOST_AT_ONCE))
     return [count // parts + (number < count % parts) for number in range(parts)]
 
 
 def each(work: Callable[[Part], Found], parts: Sequence[Part]) -> list[Found]:
-    """Return `work` of every part, in order, done on the workers without gradients; on a worker itself, at once.
+    """Run `work` on every part, on the workers and without gradients; return the results in order.
 
-    Raises what `work` raises, for the first part that fails.
+    If called on a worker, it runs all parts in that worker. The error of the first part that fails propagates.
     """
     return [begun.result() for begun in begin(work, parts)]
 
 
 def begin(work: Callable[[Part], Found], parts: Sequence[Part]) -> Sequence[Pending[Found]]:
-    """Begin what `each` does; return a handle for each part."""
+    """Start `each` and return a handle for each part."""
     if _is_worker():
         return [Ready(work(part)) for part in parts]
     pool = _workers().pool
@@ -66,12 +69,12 @@ def begin(work: Callable[[Part], Found], parts: Sequence[Part]) -> Sequence[Pend
 
 
 def worker_count() -> int:
-    """How many parts of a batch are worked on at the same time."""
+    """Return the number of workers, which is the number of parts that run in parallel."""
     return _workers().number
 
 
 def _without_gradients(work: Callable[[Part], Found], part: Part) -> Found:
-    with torch.inference_mode():  # holds for the thread that enters it
+    with torch.inference_mode():  # inference mode is per thread
         return work(part)
 
 
@@ -81,7 +84,7 @@ def _is_worker() -> bool:
 
 @contextmanager
 def all_cores() -> Iterator[None]:
-    """Let torch's operations of the calling thread use what all workers together use, in the block."""
+    """Within the block, let torch operations in the calling thread use as many cores as all workers together."""
     before = torch.get_num_threads()
     use_cores(_workers().cores)
     try:
@@ -91,12 +94,12 @@ def all_cores() -> Iterator[None]:
 
 
 def use_cores(count: int) -> None:
-    """Let torch's operations of the calling thread use so many cores of the CPU, and leave other threads theirs."""
+    """Let torch operations in the calling thread use `count` CPU cores, without affecting other threads."""
     with _one_at_a_time:
         others = _in_a_new_thread(torch.get_num_threads)
-        torch.get_num_threads()  # with its first call of anything a thread takes the others' number, once
+        torch.get_num_threads()  # a thread inherits the global number once, with its first torch call
         torch.set_num_threads(count)
-        # The number is a thread's own, but new threads get the one that any thread has set last.
+        # The number is per thread, but new threads inherit the number that any thread set last. Restore it.
         _in_a_new_thread(lambda: torch.set_num_threads(others))
 
 
@@ -115,12 +118,12 @@ class _Workers(NamedTuple):
     pool: ThreadPoolExecutor
     number: int
     cores: int
-    """Of all together."""
+    """Number of cores of all workers together."""
 
 
 @cache
 def _workers() -> _Workers:
-    cores = _in_a_new_thread(torch.get_num_threads)  # the calling one may have been told to use fewer
+    cores = _in_a_new_thread(torch.get_num_threads)  # the calling thread may be limited to fewer
     count = min(cores, MOST_WORKERS)
     pool = ThreadPoolExecutor(count, _NAME, lambda: use_cores(max(1, cores // count)))
     return _Workers(pool, count, cores)

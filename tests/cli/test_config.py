@@ -160,7 +160,7 @@ def test_python_names_the_parameter_and_the_program_the_flag(capsys: pytest.Capt
         streampose.stream("demo", box_threshold=2)
     with pytest.raises(UsageError, match="`freshness_s`: 0 is not a length of time above 0"):
         streampose.stream(Input("rtsp://host/cam", freshness_s=0))
-    with pytest.raises(UsageError, match="knows no class 'unicorn'"):
+    with pytest.raises(UsageError, match="has no class 'unicorn'"):
         streampose.stream("demo", classes="unicorn")
     assert (
         with_flags("exists: replace it with `overwrite`, not `this`")

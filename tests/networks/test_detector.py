@@ -260,11 +260,11 @@ def test_default_threshold_of_hub_detectors(picture, tmp_path) -> None:
 def test_classes_by_name_and_number(tmp_path) -> None:
     folder = save_rt_detr(tmp_path / "net", LABELS)
     assert load(folder, classes=["CAT", "1"]).label_of == {3: "cat", 1: "dog"}
-    with pytest.raises(UsageError, match=r"knows no class 'dogs'; there are dog$"):
+    with pytest.raises(UsageError, match=r"has no class 'dogs': choose from dog$"):
         load(folder, classes=["dogs"])
-    with pytest.raises(UsageError, match=r"knows no class '4'; there are Person, dog, person, cat$"):
+    with pytest.raises(UsageError, match=r"has no class '4': choose from Person, dog, person, cat$"):
         load(folder, classes=["4"])
-    with pytest.raises(UsageError, match=r"person-detector-streampose knows no class 'horse'; there are person$"):
+    with pytest.raises(UsageError, match=r"person-detector-streampose has no class 'horse': choose from person$"):
         load(DEFAULT_DETECTOR, classes=["horse"])
     assert load(DEFAULT_DETECTOR, classes=["Person"]).label_of == {0: "person"}
 
@@ -275,18 +275,18 @@ def test_classes_as_one_text_and_as_numbers(tmp_path) -> None:
     assert load(folder, classes="cat, 1").label_of == {3: "cat", 1: "dog"}
     assert load(folder, classes=[3, "dog"]).label_of == {3: "cat", 1: "dog"}
     for wrong in (4, -1):
-        with pytest.raises(UsageError, match=rf"knows no class '{wrong}'; there are Person, dog, person, cat$"):
+        with pytest.raises(UsageError, match=rf"has no class '{wrong}': choose from Person, dog, person, cat$"):
             load(folder, classes=[wrong])
-    with pytest.raises(UsageError, match=r"no classes for .*net: choose from Person, dog, person, cat$"):
+    with pytest.raises(UsageError, match=r"no classes given for .*net: choose from Person, dog, person, cat$"):
         load(folder, classes=[])
 
 
 @pytest.mark.parametrize(
     ("option", "values", "text"),
     [
-        ("threshold", [-0.1, 1.1, math.nan, "0.5"], "no box threshold .*: a number from 0 to 1"),
-        ("max_people", [0, -1, 1.5], "no limit of .* people: a whole number from 1, or none"),
-        ("max_batch", [0, -1, 1.5, "8"], "no batches of .* frames: a whole number from 1"),
+        ("threshold", [-0.1, 1.1, math.nan, "0.5"], "invalid box threshold .*: expected a number from 0 to 1"),
+        ("max_people", [0, -1, 1.5], "invalid people limit .*: expected an integer of at least 1, or none"),
+        ("max_batch", [0, -1, 1.5, "8"], "invalid detector batch size .*: expected an integer of at least 1"),
     ],
 )
 def test_wrong_options_are_refused(option, values, text) -> None:
@@ -303,25 +303,25 @@ def test_name_may_be_a_path(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("file", "key", "value", "text"),
     [
-        ("config.json", "streampose_tokens", "x", "'x', not a whole number of 1..65536"),
-        ("config.json", "streampose_tokens", 0, "0, not a whole number of 1..65536"),
-        ("config.json", "scale_factor", 0, "0, not a whole number of 1..64"),
-        ("preprocessor_config.json", "pad_value", "x", "'x', not a whole number of 0..255"),
-        ("preprocessor_config.json", "pad_value", 999, "999, not a whole number of 0..255"),
-        ("preprocessor_config.json", "image_mean", [1, 2], "[1, 2], not three numbers"),
+        ("config.json", "streampose_tokens", "x", "'x', expected an integer from 1 to 65536"),
+        ("config.json", "streampose_tokens", 0, "0, expected an integer from 1 to 65536"),
+        ("config.json", "scale_factor", 0, "0, expected an integer from 1 to 64"),
+        ("preprocessor_config.json", "pad_value", "x", "'x', expected an integer from 0 to 255"),
+        ("preprocessor_config.json", "pad_value", 999, "999, expected an integer from 0 to 255"),
+        ("preprocessor_config.json", "image_mean", [1, 2], "[1, 2], expected three numbers"),
     ],
 )
 def test_wrong_values_of_the_bundled_sort_of_detector(file, key, value, text, tmp_path) -> None:
     folder = save_dense_detector(tmp_path / "net")
     edit_json(folder / file, {key: value})
-    with pytest.raises(ModelError, match=re.escape(f"net: '{key}' in its {file} is {text}") + "$"):
+    with pytest.raises(ModelError, match=re.escape(f"net: '{key}' in {file} is {text}") + "$"):
         load(folder)
 
 
 @pytest.mark.parametrize(
     ("entries", "text"),
     [
-        ({"image_std": [0, 0, 0]}, "net: 'image_std' in its preprocessor_config.json is [0, 0, 0], not three numbers"),
+        ({"image_std": [0, 0, 0]}, "net: 'image_std' in preprocessor_config.json is [0, 0, 0], expected three numbers"),
         ({"size": {"shortest_edge": "x"}}, "net/preprocessor_config.json: "),
     ],
 )
@@ -335,14 +335,17 @@ def test_wrong_values_of_other_detectors(entries, text, tmp_path) -> None:
 def test_weights_of_detectors_are_finite_in_their_dtype(tmp_path) -> None:
     folder = save_yolos(tmp_path / "net", LABELS)
     model = YolosForObjectDetection.from_pretrained(folder)
-    for value, dtype, text in ((1e5, torch.float16, "exceeds torch.float16"), (math.nan, torch.float32, "are damaged")):
+    for value, dtype, text in (
+        (1e5, torch.float16, "exceeds the range of torch.float16"),
+        (math.nan, torch.float32, "are damaged"),
+    ):
         model.class_labels_classifier.layers[-1].bias.data[0] = value
         model.save_pretrained(folder)
         with pytest.raises(ModelError, match=text):
             load(folder, dtype=dtype)
     dense = vitpose(maps=5, image_size=(96, 96))
     dense.head.conv.bias.data[0] = math.nan
-    with pytest.raises(ModelError, match=r"net: its weights are damaged: head\.conv\.bias holds"):
+    with pytest.raises(ModelError, match=r"net: the weights are damaged: head\.conv\.bias contains"):
         load(save_dense_detector(tmp_path / "dense-net", dense))
 
 
@@ -354,13 +357,13 @@ def test_without_a_class_called_person(tmp_path) -> None:
 
 
 def test_networks_that_are_no_detectors(tmp_path) -> None:
-    with pytest.raises(ModelError, match="is a pose network, not a detector: name it as `pose`"):
+    with pytest.raises(ModelError, match="is a pose network, not a detector: pass it as `pose`"):
         load(DEFAULT_POSE)
     folder = save_pose(tmp_path / "net")
     edit_json(folder / "config.json", {"model_type": "bert"})
-    with pytest.raises(ModelError, match="is of type bert, for which transformers has no object detector"):
+    with pytest.raises(ModelError, match="has type bert; transformers has no object detector of this type"):
         load(folder)
-    with pytest.raises(ModelError, match="a person detector has 5 maps, this network 17"):
+    with pytest.raises(ModelError, match="a person detector needs 5 output maps, this network has 17"):
         load(save_dense_detector(tmp_path / "maps", vitpose(maps=17)))
 
 

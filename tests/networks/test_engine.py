@@ -94,7 +94,7 @@ def test_what_cannot_be_captured_runs_as_it_is(caplog: pytest.LogCaptureFixture)
             assert torch.equal(engine(batch_of(2)), batch_of(2) * 2)
     assert made == [(2, 3)], "tried once"
     (record,) = caplog.records
-    assert "batches of 2 run as they are: they cannot be captured: operation not permitted" in record.getMessage()
+    assert "cannot capture batches of 2, running them directly: operation not permitted" in record.getMessage()
 
 
 def test_the_tables_of_a_capture_graph_are_kept() -> None:
@@ -168,7 +168,7 @@ def test_without_a_compiler_networks_run_as_they_are(caplog: pytest.LogCaptureFi
         for count in (2, 5):
             assert torch.equal(engine(batch_of(count)), (batch_of(count) * 3.0).sin())
     (message,) = (record.getMessage() for record in caplog.records if record.name == "streampose")
-    assert message.startswith("the networks run as they are: they cannot be compiled here: ")
+    assert message.startswith("cannot compile the networks, running them uncompiled: ")
     assert "compiler" in message
 
 

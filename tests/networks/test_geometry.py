@@ -214,7 +214,7 @@ def test_crops_go_into_a_slice_of_a_larger_batch() -> None:
     assert torch.equal(batch[1:6], expected)
     assert (batch[0] == 9).all()
     assert (batch[6] == 9).all()
-    with pytest.raises(ValueError, match=r"must be of shape \(5, 256, 192, 3\), not \(6, 256, 192, 3\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(5, 256, 192, 3\), not \(6, 256, 192, 3\)"):
         crop_people(torch.from_numpy(image), regions_of(boxes), height=HEIGHT, width=WIDTH, out=batch[1:])
 
 

@@ -161,14 +161,14 @@ def test_weights_too_large_for_the_dtype_are_refused(tmp_path) -> None:
     folder = save_pose(tmp_path / "net", model)
     for dtype in (torch.float32, torch.bfloat16):
         load(folder, dtype=dtype)
-    text = r"net: head\.bias in its weights exceeds torch\.float16: take `dtype` float32 or bfloat16$"
+    text = r"net: head\.bias in the weights exceeds the range of torch\.float16: use `dtype` float32 or bfloat16$"
     with pytest.raises(ModelError, match=text):
         load(folder, dtype=torch.float16)
 
 
 @pytest.mark.parametrize("max_batch", [0, -1, 1.5, "8"])
 def test_wrong_batches_are_refused(max_batch) -> None:
-    with pytest.raises(UsageError, match=r"^no batches of .* people: a whole number from 1$"):
+    with pytest.raises(UsageError, match=r"^invalid pose batch size .*: expected an integer of at least 1$"):
         load(DEFAULT_POSE, max_batch=max_batch)
 
 
@@ -183,7 +183,7 @@ def test_failing_network_ends_in_one_line(tmp_path, demo) -> None:
 
     estimator = load(save_pose(tmp_path / "net"))
     estimator._network.register_forward_pre_hook(fail)
-    with pytest.raises(ModelError, match="out of memory on cpu: take a smaller `pose_batch` or another `dtype`"):
+    with pytest.raises(ModelError, match="out of memory on cpu: use a smaller `pose_batch` or another `dtype`"):
         estimator.estimate([demo[0][0]], [demo[0][1]])
 
 
@@ -193,7 +193,7 @@ def test_experts_and_their_validation(tmp_path, demo) -> None:
     np.testing.assert_array_equal(scores[0], scores[1])
     assert np.abs(scores[1] - scores[2]).max() > 1e-3
     for wrong in (3, -1, "coco"):
-        with pytest.raises(UsageError, match=rf"no dataset index {wrong}: this network knows 0\.\.2"):
+        with pytest.raises(UsageError, match=rf"invalid dataset index {wrong}: expected 0\.\.2"):
             load(folder, dataset_index=wrong)
 
 
@@ -249,13 +249,13 @@ def test_written_edges_and_pairs_rule(tmp_path) -> None:
 @pytest.mark.parametrize("key", ["edges", "flip_pairs"])
 @pytest.mark.parametrize("value", [[[0, 17]], [[-1, 2]], [[1, 2, 3]], [["a", "b"]], 7])
 def test_wrong_edges_and_pairs_are_refused(key, value, tmp_path) -> None:
-    text = rf"net: '{key}' in its config\.json is {re.escape(str(value))}, not pairs of the keypoints 0\.\.16$"
+    text = rf"net: '{key}' in config\.json is {re.escape(str(value))}, expected pairs of keypoint indices from 0 to 16$"
     with pytest.raises(ModelError, match=text):
         load(save_pose(tmp_path / "net", **{key: value}))
 
 
 def test_flip_test_needs_pairs(tmp_path) -> None:
-    with pytest.raises(UsageError, match="does not say which keypoints are left and right: leave `flip_test` out"):
+    with pytest.raises(UsageError, match="does not define left and right keypoints: do not use `flip_test`"):
         load(save_pose(tmp_path / "net", flip_pairs=[]), flip_test=True)
 
 
@@ -291,7 +291,7 @@ def test_wrong_input_sizes_are_refused(size, tmp_path) -> None:
     edit_json(folder / "preprocessor_config.json", {"size": size})
     with pytest.raises(
         ModelError,
-        match=r"net: 'size' in its preprocessor_config\.json is .*, not `height` and `width` in whole patches of 16x16",
+        match=r"net: 'size' in preprocessor_config\.json is .*, expected `height` and `width` in multiples of the 16",
     ):
         load(folder)
 
@@ -299,10 +299,10 @@ def test_wrong_input_sizes_are_refused(size, tmp_path) -> None:
 def test_wrong_values_are_found_before_the_first_frame(tmp_path) -> None:
     folder = save_pose(tmp_path / "net")
     edit_json(folder / "preprocessor_config.json", {"image_mean": [1, 2]})
-    with pytest.raises(ModelError, match=r"net: 'image_mean' in its preprocessor_config\.json is \[1, 2\], not three"):
+    with pytest.raises(ModelError, match=r"net: 'image_mean' in preprocessor_config\.json is \[1, 2\], expected three"):
         load(folder)
     with pytest.raises(
-        ModelError, match=r"bad: 'scale_factor' in its config\.json is 0, not a whole number of 1\.\.64$"
+        ModelError, match=r"bad: 'scale_factor' in config\.json is 0, expected an integer from 1 to 64$"
     ):
         load(save_pose(tmp_path / "bad", scale_factor=0))
 
@@ -322,17 +322,17 @@ def test_networks_for_more_than_three_colours_are_refused(tmp_path) -> None:
     config = vitpose().config
     config.backbone_config.num_channels = 4
     folder = save_pose(tmp_path / "net", VitPoseForPoseEstimation(config))
-    with pytest.raises(ModelError, match=r"^cannot load .*net/config\.json: it takes 4 colours, not 3"):
+    with pytest.raises(ModelError, match=r"^cannot load .*net/config\.json: it needs 4 colour channels, not 3"):
         load(folder)
 
 
 def test_networks_that_are_not_for_poses(tmp_path) -> None:
-    with pytest.raises(ModelError, match="is for person-detection, not for poses: name it as `detector`"):
+    with pytest.raises(ModelError, match="is a network for person-detection, not for poses: pass it as `detector`"):
         load(DEFAULT_DETECTOR)
-    with pytest.raises(ModelError, match="is no ViTPose network but of type rt_detr"):
+    with pytest.raises(ModelError, match="is not a ViTPose network; its type is rt_detr"):
         load(save_rt_detr(tmp_path / "net", ["person"]))
 
 
 def test_unknown_blur_is_refused() -> None:
-    with pytest.raises(UsageError, match="no blur 'none': one of hf, paper"):
+    with pytest.raises(UsageError, match="unknown blur 'none': choose one of hf, paper"):
         load(DEFAULT_POSE, blur="none")
