@@ -10,9 +10,12 @@ import torch
 from streampose.errors import ModelError
 from streampose.frames import Float32, People
 from streampose.networks.geometry import crop_regions
+from streampose.people.overlap import best_pairs, box_overlaps
 
 LEAST_SCORE = 0.3
 """Keypoints with a lower reference score are not compared, because their positions are unreliable in both."""
+SAME_PERSON_IOU = 0.5
+"""Minimum IoU of two boxes of one person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +87,6 @@ class Differences:
         return float(np.percentile(self.cells, q)) if len(self.cells) else None
 
 
-def match_people(first_xyxy: Float32, second_xyxy: Float32) -> list[tuple[int, int]]:
-    """Match boxes (N, 4) and (M, 4) with an IoU of at least 0.5, greedily by IoU; each box is used at most once."""
-    low = np.maximum(first_xyxy[:, None, :2], second_xyxy[None, :, :2])
-    high = np.minimum(first_xyxy[:, None, 2:], second_xyxy[None, :, 2:])
-    shared = (high - low).clip(min=0).prod(axis=-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (first_xyxy, second_xyxy)]
-    iou = shared / np.maximum(areas[0][:, None] + areas[1][None, :] - shared, 1e-9)
-    pairs = []
-    while iou.size and iou.max() >= 0.5:
-        first, second = np.unravel_index(int(iou.argmax()), iou.shape)
-        pairs.append((int(first), int(second)))
-        iou[first], iou[:, second] = 0, 0
-    return pairs
-
-
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """The accumulated comparison of the pipeline's results with the reference's."""
@@ -127,7 +115,7 @@ class Comparison:
         """
         people = np.concatenate([ours.keypoints_xy, ours.keypoint_scores[..., None]], axis=-1)
         boxes, found = theirs
-        pairs = np.array(match_people(ours.boxes_xyxy, boxes), int).reshape(-1, 2)
+        pairs = np.array(best_pairs(box_overlaps(ours.boxes_xyxy, boxes), SAME_PERSON_IOU), int).reshape(-1, 2)
         first, second = pairs[:, 0], pairs[:, 1]
         return Comparison(
             self.same_boxes + Differences.between(people, given_ours, ours.boxes_xyxy, cells_across),

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streampose.frames import Boxes, Float32, Frame, Int64, People
+from streampose.people.overlap import best_pairs, box_areas, box_overlaps
 from streampose.pipeline.schedule import JUMP_S, Schedule
 
 Bools = npt.NDArray[np.bool_]
@@ -182,7 +183,7 @@ class Follower:
         boxes = (1 - CARRIED_SHARE) * (old["xyxy"] + np.tile(moved, 2)) + CARRIED_SHARE * carried
         now["xyxy"][followed] = boxes[followed]
 
-        has_left = followed & is_carried & (_areas(self._clipped(boxes)) < LEAST_INSIDE * _areas(boxes))
+        has_left = followed & is_carried & (box_areas(self._clipped(boxes)) < LEAST_INSIDE * box_areas(boxes))
         is_lost = followed & (~is_carried | (score < LOST_SCORE))
         double_of = _doubles(now, ~is_lost & ~has_left, is_found, np.hypot(*moved.T))
         is_lost |= double_of != _NOBODY
@@ -285,7 +286,7 @@ def _doubles(people: Records, is_there: Bools, is_found: Bools, moved: Float32) 
     double_of = np.full(len(people), _NOBODY)
     if is_found.all():
         return double_of
-    alike = pose_similarity(people["xy"], people["scores"], _areas(people["xyxy"])) >= SAME_POSE
+    alike = pose_similarity(people["xy"], people["scores"], box_areas(people["xyxy"])) >= SAME_POSE
     # The least to be doubted first: a pose that is taken for a double makes no other one.
     order = np.lexsort([moved, ~is_found])
     for place, row in enumerate(order):
@@ -303,29 +304,11 @@ def _rows_of(found: Boxes, expected: Boxes) -> Int64:
     rows = np.full(len(found), _NEW)
     if not len(found) or not len(expected):
         return rows
-    overlaps = _overlaps(found.xyxy, expected.xyxy)
+    overlaps = box_overlaps(found.xyxy, expected.xyxy)
     overlaps[found.class_ids[:, None] != expected.class_ids[None]] = 0
-    while True:
-        one, row = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
-        if overlaps[one, row] < MATCH_IOU:
-            return rows
+    for one, row in best_pairs(overlaps, MATCH_IOU):
         rows[one] = row
-        overlaps[one], overlaps[:, row] = 0, 0
-
-
-def _overlaps(first: Float32, second: Float32) -> Float32:
-    """Return the IoU of each of N boxes with each of M: (N, M)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = np.maximum(high - low, 0).prod(axis=-1)
-    together = _areas(first)[:, None] + _areas(second)[None] - common
-    share: Float32 = common / np.maximum(together, 1e-6)
-    return share
-
-
-def _areas(xyxy: Float32) -> Float32:
-    areas: Float32 = np.maximum(xyxy[:, 2:] - xyxy[:, :2], 0).prod(axis=-1)
-    return areas
+    return rows
 
 
 def _both_sure(first: Float32, second: Float32) -> Bools:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImageProcessorPil
 
 import streampose
-from streampose.bench.agreement import AGREEMENT, Agreement, Comparison, Differences, match_people
+from streampose.bench.agreement import AGREEMENT, Agreement, Comparison, Differences
 from streampose.bench.bench import QUICK, Effort, fit_cost, measure
 from streampose.bench.measure import batches_of, frame_groups
 from streampose.bench.reference import ReferenceLoop
@@ -62,18 +62,6 @@ def triples(of: People) -> Float32:
 
 def compared(ours: People, theirs: People, given_ours: People) -> Comparison:
     return Comparison().with_frame(ours, (theirs.boxes_xyxy, triples(theirs)), triples(given_ours), 47)
-
-
-def test_people_are_matched_by_their_boxes() -> None:
-    first = boxes((0, 0, 10, 20), (100, 0, 110, 20), (300, 0, 310, 20))
-    second = boxes((101, 0, 111, 20), (500, 0, 510, 20), (0, 0, 10, 19))
-    assert sorted(match_people(first, second)) == [(0, 2), (1, 0)]
-    assert match_people(first, boxes()) == []
-    assert match_people(boxes(), second) == []
-    # The better of two wins, whatever their order; each is taken once; an overlap of under a half is none.
-    assert match_people(boxes((0, 0, 10, 10)), boxes((2, 0, 12, 10), (1, 0, 11, 10))) == [(0, 1)]
-    assert match_people(boxes((0, 0, 10, 10), (1, 0, 11, 10)), boxes((1, 0, 11, 10))) == [(1, 0)]
-    assert match_people(boxes((0, 0, 10, 10)), boxes((4, 0, 14, 10))) == []
 
 
 def test_the_fit_finds_the_cost_of_a_frame_and_of_a_person() -> None:

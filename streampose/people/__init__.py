@@ -1,0 +1,1 @@
+"""People over time: pure logic over arrays, with the time passed in."""
