@@ -149,6 +149,10 @@ class Skeleton:
     """(left, right) pairs of 0-based indices. A point without a pair is its own mirror image."""
 
 
+_ARRAYS = ("boxes_xyxy", "box_scores", "keypoints_xy", "keypoint_scores", "class_ids", "track_ids")
+"""The fields of `People` that have a row for each person."""
+
+
 @dataclass(frozen=True, slots=True)
 class People:
     """The people of one frame as a struct of arrays; N may be 0."""
@@ -170,6 +174,15 @@ class People:
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
+
+    def __getitem__(self, index: slice | npt.NDArray[np.generic]) -> People:
+        """Return some of the people, by a mask or by row numbers."""
+        arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
+        return replace(self, **arrays)
+
+    def untracked(self) -> People:
+        """Return the same people without identities."""
+        return replace(self, track_ids=np.full(len(self), NO_TRACK, np.int64))
 
     @classmethod
     def none(cls, keypoint_count: int) -> People:

@@ -29,7 +29,7 @@ from streampose.networks.detectors import load_detector
 from streampose.networks.device import pick_device, pick_dtype
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
-from streampose.pipeline.follow import SURE_SCORE
+from streampose.people.similarity import SURE_SCORE
 from streampose.pipeline.parts import Feed
 from streampose.pipeline.pipeline import Pipeline
 from streampose.sources.open import DEMO, open_source

@@ -34,3 +34,21 @@ def best_pairs(overlaps: Float32, least: float) -> list[tuple[int, int]]:
         pairs.append((int(row), int(column)))
         left[row], left[:, column] = -np.inf, -np.inf
     return pairs
+
+
+def covered_shares(xyxy: Float32, others_xyxy: Float32) -> Float32:
+    """Return the share (N,) of each box (N, 4) that one other box covers at most; 0..1.
+
+    Args:
+        xyxy: (N, 4).
+        others_xyxy: (M, 4) boxes that can cover as well, besides the boxes themselves.
+    """
+    if not len(xyxy):
+        return np.zeros(0, np.float32)
+    covering = np.concatenate([xyxy, others_xyxy])
+    low = np.maximum(xyxy[:, None, :2], covering[None, :, :2])
+    high = np.minimum(xyxy[:, None, 2:], covering[None, :, 2:])
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    np.fill_diagonal(common, 0)
+    shares: Float32 = (common / np.maximum(box_areas(xyxy)[:, None], 1.0)).max(axis=1)
+    return shares

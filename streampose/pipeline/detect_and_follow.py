@@ -15,6 +15,7 @@ from streampose.channel import Closed, Finished, Merge
 from streampose.frames import Boxes, Captured, Detected, Frame, Result
 from streampose.networks.device import upload
 from streampose.networks.pending import Ready
+from streampose.people.track import Tracker
 from streampose.pipeline.follow import Follower
 from streampose.pipeline.lane import Lane
 from streampose.pipeline.networks import BATCH_FRAMES, Batch, Networks, hand_on, sorted_out
@@ -63,8 +64,9 @@ class DetectAndFollow:
         self._followed = {}
         for number, lane in enumerate(lanes):
             schedule = Spending(budget, number) if detect_every == "auto" else EveryNth(detect_every)
-            is_video = not lane.source.info.pictures
-            follower = Follower(networks.keypoint_count, schedule, is_video=is_video, max_people=max_people)
+            tracker = None if lane.source.info.pictures else lane.tracker or Tracker(networks.skeleton)
+            lane.tracks_in_turn = False
+            follower = Follower(tracker, schedule, max_people=max_people)
             self._followed[lane] = _Followed(follower)
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
@@ -143,7 +145,9 @@ class DetectAndFollow:
         return Ready(results)
 
     def _put_learnt(self, lane: Lane, result: Result) -> None:
-        people = self._followed[lane].follower.learn(result.people)
+        people = self._followed[lane].follower.learn(result.people, result.frame)
+        if lane.tracker is None:
+            people = people.untracked()
         hand_on(lane, replace(result, people=people))
 
 

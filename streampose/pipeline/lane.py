@@ -82,6 +82,9 @@ class Lane:
         self.sinks_here = [run for run in self.sinks if run.sink.on_main_thread]
         self.sinks_threaded = [run for run in self.sinks if not run.sink.on_main_thread]
         self._meter = meter
+        self.tracker = feed.tracker
+        self.tracks_in_turn = feed.tracker is not None
+        """Whether the tracker runs here, and not already between the networks."""
         self._steps = feed.steps
         self._annotator = annotator
         self._results_wanted = results_wanted
@@ -160,6 +163,9 @@ class Lane:
         what = f"frame {result.frame.index}"
         try:
             with self._meter.working(f"{self.prefix}steps", what):
+                if self.tracker is not None and self.tracks_in_turn:
+                    tracked = self.tracker.update(result.people, result.frame.image, result.frame.pts_s)
+                    result = replace(result, people=tracked)
                 for step in self._steps:
                     result = step(result)
         except Exception as error:

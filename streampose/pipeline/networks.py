@@ -14,7 +14,7 @@ import torch
 
 from streampose.channel import Closed, Ending
 from streampose.errors import ModelError, describe, wrapped
-from streampose.frames import Captured, Detected, Float32, Frame, People, Result
+from streampose.frames import Captured, Detected, Float32, Frame, People, Result, Skeleton
 from streampose.meter import Meter
 from streampose.networks.device import own_stream, upload
 from streampose.networks.pending import Pending, Ready
@@ -49,9 +49,9 @@ class Networks:
         self._pose = pose
 
     @property
-    def keypoint_count(self) -> int:
-        """K of every pose."""
-        return len(self._pose.skeleton.names)
+    def skeleton(self) -> Skeleton:
+        """The skeleton of every pose."""
+        return self._pose.skeleton
 
     @property
     def run_side_by_side(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 from streampose.frames import Boxes, Captured, Float32, Image, People, Result, Shrink, Skeleton, SourceInfo
 from streampose.meter import SourceMeter
 from streampose.networks.pending import Pending
+from streampose.people.track import Tracker
 from streampose.sinks.sink import Sink
 
 
@@ -46,7 +47,7 @@ class Pose(Protocol):
 
 
 class Step(Protocol):
-    """Work on the results of one source between pose and drawing, such as tracking."""
+    """Work on the results of one source between pose and drawing, such as smoothing."""
 
     def __call__(self, result: Result) -> Result:
         """Return the result to pass on. Called once per frame, in order, from one thread."""
@@ -60,9 +61,11 @@ class Drawer(Protocol):
 
 @dataclass(frozen=True)
 class Feed:
-    """One source, its steps and its sinks."""
+    """One source, its tracker, its steps and its sinks."""
 
     source: FrameSource
     sinks: Sequence[Sink] = ()
+    tracker: Tracker | None = None
+    """Gives people identities; None leaves them without."""
     steps: Sequence[Step] = ()
     """Applied to the results in this order, before drawing."""

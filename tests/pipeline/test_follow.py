@@ -12,15 +12,13 @@ import torch
 
 import streampose
 from streampose.errors import ModelError, UsageError
-from streampose.frames import Boxes, Float32, Frame, People
+from streampose.frames import Boxes, Float32, Frame, People, Skeleton
 from streampose.networks.pending import Ready
-from streampose.pipeline.follow import (
-    MOST_MISSES,
-    Follower,
-    carry_boxes,
-    pose_scores,
-    pose_similarity,
-)
+from streampose.networks.pose import COCO_EDGES, COCO_NAMES
+from streampose.people.carry import carry_boxes
+from streampose.people.similarity import pose_similarity
+from streampose.people.track import MOST_MISSES, Tracker
+from streampose.pipeline.follow import Follower
 from streampose.pipeline.parts import Feed
 from streampose.pipeline.pipeline import Pipeline
 from streampose.pipeline.schedule import LOOK_WITHIN_S, Budget, EveryNth, Schedule, Spending
@@ -53,6 +51,7 @@ POINTS = np.array(
 )
 """Somebody who stands, in heights: x from the middle, y from the top of the box."""
 COUNT = len(POINTS)
+SKELETON = Skeleton(COCO_NAMES, COCO_EDGES, ())
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,10 @@ class Played:
     looks: list[int] = field(default_factory=list)
 
 
+def new_follower(every: int, max_people: int | None = None) -> Follower:
+    return Follower(Tracker(SKELETON), EveryNth(every), max_people=max_people)
+
+
 def play(
     tracks: Sequence[Track],
     count: int,
@@ -128,7 +131,7 @@ def play(
     frame_of: Callable[[int], Frame] = picture_frame,
 ) -> Played:
     """Run a follower over `count` frames as the pipeline does."""
-    follower = follower or Follower(COUNT, EveryNth(every))
+    follower = follower or new_follower(every)
     played = Played()
     for index in range(count):
         bodies = [body for track in tracks if (body := track(index)) is not None]
@@ -138,7 +141,7 @@ def play(
         if found is not None:
             played.looks.append(index)
         boxes = follower.boxes(found)
-        played.people.append(follower.learn(People.of(boxes, *poses(boxes, bodies))))
+        played.people.append(follower.learn(People.of(boxes, *poses(boxes, bodies)), frame))
     return played
 
 
@@ -173,7 +176,7 @@ def test_who_walks_is_followed_and_the_detector_looks_at_every_nth_frame() -> No
 
 
 def test_a_box_moves_with_the_body_and_not_with_a_stray_hand() -> None:
-    follower = Follower(COUNT, EveryNth(1000))
+    follower = new_follower(1000)
     body = Body(300)
     for index in range(20):
         frame = picture_frame(index)
@@ -182,7 +185,7 @@ def test_a_box_moves_with_the_body_and_not_with_a_stray_hand() -> None:
         xy, scores = poses(boxes, [body])
         if index == 3:
             xy[0, [9, 15]] += (180, 0)
-        people = follower.learn(People.of(boxes, xy, scores))
+        people = follower.learn(People.of(boxes, xy, scores), frame)
         assert overlap(people, body) > 0.6
     assert overlap(people, body) > 0.9
 
@@ -278,13 +281,13 @@ def test_a_pose_that_the_detector_found_too_is_shown_once() -> None:
     def bodies(index: int) -> list[Body]:
         return [Body(300, class_id=0 if index < 5 else 1)]
 
-    follower = Follower(COUNT, EveryNth(5))
+    follower = new_follower(5)
     for index in range(10):
         frame = picture_frame(index)
         is_due = follower.is_due(frame)
         found = detections(bodies(index)) if follower.looks(frame, FPS) or is_due else None
         boxes = follower.boxes(found)
-        people = follower.learn(People.of(boxes, *poses(boxes, bodies(index))))
+        people = follower.learn(People.of(boxes, *poses(boxes, bodies(index))), frame)
         assert list(people.class_ids) == [0 if index < 5 else 1]
 
 
@@ -297,7 +300,7 @@ def test_best_first_and_at_most_so_many() -> None:
     assert [list(people.box_scores) for people in play(tracks, 4, every=3).people] == [
         [np.float32(score) for score in (0.9, 0.7, 0.5)]
     ] * 4
-    played = play(tracks, 4, follower=Follower(COUNT, EveryNth(3), max_people=2))
+    played = play(tracks, 4, follower=new_follower(3, max_people=2))
     assert [list(people.box_scores) for people in played.people][3] == [np.float32(0.9), np.float32(0.5)]
 
 
@@ -314,25 +317,25 @@ def test_a_gap_in_time_or_another_size_makes_the_detector_look() -> None:
 
 
 def test_pictures_are_no_video() -> None:
-    follower = Follower(COUNT, EveryNth(5), is_video=False)
+    follower = Follower(None, EveryNth(5))
     played = play([lambda index: Body(300, is_detected=index % 2 == 0)], 10, follower=follower)
     assert played.looks == list(range(10))
     assert [len(people) for people in played.people] == [1, 0] * 5
 
 
 def test_keypoints_that_are_not_finite_are_not_followed() -> None:
-    follower = Follower(COUNT, EveryNth(1000))
+    follower = new_follower(1000)
     for index in range(4):
         frame = picture_frame(index)
         boxes = follower.boxes(detections([Body(300)]) if follower.looks(frame, FPS) else None)
         xy, scores = poses(boxes, [Body(300)])
         xy[:, :3], scores[:, :3] = np.nan, 0
-        people = follower.learn(People.of(boxes, xy, scores))
+        people = follower.learn(People.of(boxes, xy, scores), frame)
         assert overlap(people, Body(300)) > 0.9
         xy[:], scores[:] = np.nan, 0
     frame = picture_frame(4)
     follower.looks(frame, FPS)
-    assert len(follower.learn(People.of(follower.boxes(None), xy, scores))) == 0
+    assert len(follower.learn(People.of(follower.boxes(None), xy, scores), frame)) == 0
     assert follower.looks(picture_frame(5), FPS)
 
 
@@ -367,10 +370,6 @@ def test_similar_poses() -> None:
     assert alike[0, 2] < 0.05
     scores[1, 3:] = 0
     assert pose_similarity(xy, scores, np.full(3, 16000, np.float32))[0, 1] == 0
-
-
-def test_pose_scores_are_bounded() -> None:
-    assert list(pose_scores(np.array([[0.5, 1.5], [0, 0]], np.float32))) == [0.75, 0]
 
 
 def test_every_nth_of_what_is_left_of_a_source() -> None:
