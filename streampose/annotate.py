@@ -22,6 +22,7 @@ from streampose.frames import NO_TRACK, Float32, Image, Int64, People, Skeleton
 
 Style = Literal["lines", "weighted"]
 STYLES: tuple[str, ...] = get_args(Style)
+ColourBy = Literal["side", "person"]
 
 _Bool = npt.NDArray[np.bool_]
 _Float64 = npt.NDArray[np.float64]
@@ -122,6 +123,7 @@ class Annotator:
         min_score: float = 0.3,
         boxes: bool = False,
         labels: bool = False,
+        colour_by: ColourBy = "side",
     ) -> None:
         """Store the settings.
 
@@ -131,6 +133,7 @@ class Annotator:
             min_score: points with a lower score, and their edges, are not drawn.
             boxes: draw each person's box, coloured by track.
             labels: draw each person's track (or class) and box score, coloured by track.
+            colour_by: `side` as described above; `person` draws each skeleton in the colour of its track.
 
         Raises:
             UsageError: the style is unknown.
@@ -141,6 +144,7 @@ class Annotator:
         self._min_score = min_score
         self._boxes = boxes
         self._labels = labels
+        self._by_person = colour_by == "person"
         self._skeleton = skeleton
         colors = _documented_colors if style == "weighted" else _side_colors
         self.point_colors, self.edge_colors = colors(skeleton)
@@ -190,20 +194,21 @@ class Annotator:
             _draw_labels(picture, _tags(people))
 
     def _draw_lines(self, picture: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
+        colors = _person_colors(people) if self._by_person else np.full(len(people), "")
         groups = []
-        for width in np.unique(line_widths).tolist():
-            chosen = line_widths == width
-            groups.append((width, people.keypoints_xy[chosen], visible[chosen]))
+        for width, color in sorted({*zip(line_widths.tolist(), colors.tolist(), strict=True)}):
+            chosen = (line_widths == width) & (colors == color)
+            groups.append((width, color, people.keypoints_xy[chosen], visible[chosen]))
         # A line of one pixel has no rim, because the rim would hide most of it.
-        for width, xy, shown in groups:
+        for width, own, xy, shown in groups:
             if width > 1:
                 EdgeAnnotator(self._skeleton.edges, _color(_RIM), width + 2).draw(picture, xy, shown)
-            for color, edges in self._edges_of.items():
+            for color, edges in ({own: self._skeleton.edges} if own else self._edges_of).items():
                 EdgeAnnotator(edges, _color(color), width).draw(picture, xy, shown)
-        for width, xy, shown in groups:
+        for width, own, xy, shown in groups:
             if width > 1:
                 VertexAnnotator(_color(_RIM), width + 2).draw(picture, xy, shown)
-            for color, points in self._points_of.items():
+            for color, points in ({own: np.True_} if own else self._points_of).items():
                 VertexAnnotator(_color(color), width + 1).draw(picture, xy, shown & points)
 
     def _draw_weighted(self, picture: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
@@ -211,17 +216,20 @@ class Annotator:
         xy, visible = people.keypoints_xy[small_first].astype(np.float64), visible[small_first]
         opacities = people.keypoint_scores[small_first].clip(0, 1)
         widths = line_widths[small_first]
+        own = _person_colors(people)[small_first] if self._by_person else None
 
         ends = _ends(self._skeleton.edges)
         person, edge = np.nonzero(visible[:, ends].all(axis=2))
         of_end = person[:, None], ends[edge]
         # At line width 2, these are the documentation's sizes: limbs of 2 pixels to each side, points of radius 4.
         limbs = _ellipses(xy[of_end], widths[person])
-        _blend(picture, limbs, [self.edge_colors[i] for i in edge], opacities[of_end].mean(axis=1))
+        colors = [self.edge_colors[i] for i in edge] if own is None else own[person].tolist()
+        _blend(picture, limbs, colors, opacities[of_end].mean(axis=1))
 
         person, point = np.nonzero(visible)
         points = xy[person, point, None] + (1.5 * widths[person] + 1)[:, None, None] * _CIRCLE
-        _blend(picture, points, [self.point_colors[i] for i in point], opacities[person, point])
+        colors = [self.point_colors[i] for i in point] if own is None else own[person].tolist()
+        _blend(picture, points, colors, opacities[person, point])
 
 
 @cache
@@ -341,6 +349,12 @@ def _tags(people: People) -> sv.Detections:
     shown = detections[np.asarray((people.boxes_xyxy[:, 2:] > people.boxes_xyxy[:, :2]).all(axis=1))]
     assert isinstance(shown, sv.Detections)  # guaranteed for an index that is not a string
     return shown
+
+
+def _person_colors(people: People) -> npt.NDArray[np.str_]:
+    """Return each person's hexadecimal colour (N,), by track."""
+    colors = np.array([*_TRACKED, _UNTRACKED])
+    return colors[np.where(people.track_ids == NO_TRACK, len(_TRACKED), people.track_ids % len(_TRACKED))]
 
 
 def _tag_colors(tags: sv.Detections) -> Int64:

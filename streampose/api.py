@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from streampose.inputs import Input
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.options import DEFAULT_KEYPOINT_THRESHOLD, check, options_of
+from streampose.people import REMEMBER_S
 from streampose.sinks.sink import SharedSink, Sink
 
 if TYPE_CHECKING:
-    from streampose.annotate import Style
+    from streampose.annotate import ColourBy, Style
     from streampose.networks.detector import PersonDetector
     from streampose.networks.geometry import Blur
     from streampose.networks.pose import PoseEstimator
@@ -48,6 +49,8 @@ def stream(
     warm_up: bool = False,
     box_threshold: float | None = None,
     max_people: int | None = None,
+    track: bool = True,
+    remember_s: float = REMEMBER_S,
     detect_every: int | Literal["auto"] = 1,
     flip_test: bool = False,
     blur: Blur | None = None,
@@ -57,6 +60,7 @@ def stream(
     style: Style = "lines",
     boxes: bool = False,
     labels: bool = False,
+    colour_by: ColourBy = "side",
     draw: bool = False,
     results_wanted: bool = True,
     stall_after_s: float = 300.0,
@@ -89,6 +93,8 @@ def stream(
         warm_up: compile, and wait for it before each first batch.
         box_threshold: lowest box score, 0..1; None takes the detector's default.
         max_people: maximum people per frame, best boxes first; None takes all.
+        track: give people identities that last; stills have none.
+        remember_s: how long somebody who is not seen is remembered, to be recognized on return.
         detect_every: run the detector on every Nth frame, and earlier if somebody is in doubt; in between, follow
             people from their keypoints. `auto` runs it as often as the frame rate leaves time. Stills are always
             detected.
@@ -100,6 +106,7 @@ def stream(
         style: `lines` or `weighted`.
         boxes: draw the boxes.
         labels: draw a label at each box.
+        colour_by: `side` colours the sides of the body, `person` each person.
         draw: draw every result, even if no sink needs it.
         results_wanted: keep going for the caller when every sink has failed.
         stall_after_s: abort if one piece of work takes longer.
@@ -126,6 +133,7 @@ def stream(
         from streampose.networks.detectors import load_detector
         from streampose.networks.device import default_batches, pick_device, pick_dtype
         from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
+        from streampose.people.track import Tracker
         from streampose.pipeline.parts import Feed
         from streampose.pipeline.pipeline import Pipeline
 
@@ -162,9 +170,15 @@ def stream(
             min_score=asked.keypoint_threshold,
             boxes=asked.boxes,
             labels=asked.labels,
+            colour_by=asked.colour_by,
         )
+        feeds = []
+        for origin, of_origin in zip(origins, sinks, strict=True):
+            is_tracked = asked.track and not origin.info.pictures
+            tracker = Tracker(estimator.skeleton, remember_s=asked.remember_s) if is_tracked else None
+            feeds.append(Feed(origin, of_origin, tracker))
         pipeline = Pipeline(
-            [Feed(*feed) for feed in zip(origins, sinks, strict=True)],
+            feeds,
             people,
             estimator,
             annotator,

@@ -17,6 +17,7 @@ from typing import Any
 from streampose.addresses import redact, redact_address
 from streampose.errors import UsageError
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
+from streampose.people import REMEMBER_S
 
 DEFAULT_KEYPOINT_THRESHOLD = 0.3
 
@@ -157,8 +158,9 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The name on the command line."""
-        return "--" + self.key.replace("_", "-")
+        """The name on the command line. A switch that is on by default is turned off there."""
+        is_on = self.kind is SWITCH and self.default is True
+        return ("--no-" if is_on else "--") + self.key.replace("_", "-")
 
     def parse(self, value: Any, name: str) -> Any:
         """Return the value as the program uses it.
@@ -216,13 +218,18 @@ OPTIONS = (
         _PEOPLE,
     ),
     Option("max_people", COUNT, None, "maximum people per frame, best first", _PEOPLE),
+    Option("track", SWITCH, True, "do not give people identities", _PEOPLE),
+    Option(
+        "remember_s", DURATION, REMEMBER_S, "recognize people who return within T by their looks and sizes", _PEOPLE
+    ),
     Option("flip_test", SWITCH, False, "average with the mirrored crops: slightly better, half the speed", _PEOPLE),
     Option("blur", _one_of("hf", "paper"), None, "Gaussian before the sub-pixel step (default: paper)", _PEOPLE),
     Option("detect_batch", COUNT, None, "maximum frames per detector call", _PEOPLE, commands=_BOTH),
     Option("pose_batch", COUNT, None, "maximum people per pose call", _PEOPLE, commands=_BOTH),
     Option("style", _one_of("lines", "weighted"), "lines", "how skeletons are drawn", _PICTURE),
     Option("boxes", SWITCH, False, "draw the boxes", _PICTURE),
-    Option("labels", SWITCH, False, "draw a label at each box", _PICTURE),
+    Option("labels", SWITCH, False, "draw a label at each box: identity, or class, and score", _PICTURE),
+    Option("colour_by", _one_of("side", "person"), "side", "what the colours of skeletons distinguish", _PICTURE),
     Option(
         "keypoint_threshold",
         SHARE,

@@ -23,7 +23,7 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
 def _add(group: Any, option: Option) -> None:
     keywords: dict[str, Any] = {"dest": option.name, "help": _help_of(option), "default": argparse.SUPPRESS}
     if option.kind.metavar is None:
-        group.add_argument(option.flag, action="store_true", **keywords)
+        group.add_argument(option.flag, action="store_false" if option.default else "store_true", **keywords)
     elif option.kind is SINKS:
         group.add_argument(option.flag, metavar=option.kind.metavar, action="append", **keywords)
     else:
@@ -31,7 +31,7 @@ def _add(group: Any, option: Option) -> None:
 
 
 def _help_of(option: Option) -> str:
-    tells_default = "(default: " in option.help or option.default in (None, False, ())
+    tells_default = "(default: " in option.help or option.default in (None, False, True, ())
     default = option.default
     if isinstance(default, float) and default.is_integer():
         default = int(default)

@@ -53,6 +53,11 @@ class Status:
             return [self._recorded_line(sources[0])]
         return [*map(_live_line, sources), *self._publishing_lines()]
 
+    def _distinct_people(self) -> str:
+        sources = self._pipeline.stats()["sources"].values()
+        tracks = [source["tracks"] for source in sources if "tracks" in source]
+        return f"{sum(track['people'] for track in tracks)}, " if tracks else ""
+
     def _publishing_lines(self) -> list[str]:
         lines = []
         for name, counts in self._pipeline.stats()["sinks"].items():
@@ -79,7 +84,7 @@ class Status:
         if not meter.frames:
             return
         say(f"frames   {meter.frames} in {meter.elapsed_s:.1f} s, {meter.fps:.1f} fps")
-        say(f"people   {meter.people / max(meter.frames, 1):.1f} a frame ({meter.people} detections)")
+        say(f"people   {self._distinct_people()}{meter.people / max(meter.frames, 1):.1f} per frame")
         for number, line in enumerate(self._pipeline.summaries()):
             say(f"{'' if number else 'written':9}{line}")
 

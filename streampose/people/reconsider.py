@@ -27,18 +27,21 @@ LEAST_LOOKS = 5
 _OF_IDENTITY = ("id", "colours", "weights", "looks", "started_s")
 
 
-def reconsider(known: Records, pts_s: float) -> None:
+def reconsider(known: Records, pts_s: float) -> int:
     """Correct the identities of known people in place.
 
     Args:
         known: the people after the frame at `pts_s`.
         pts_s: the frame's time.
+
+    Returns:
+        How many people turned out to be somebody who was lost.
     """
     is_here = known["seen_s"] == pts_s
     is_clear = is_here & (pts_s - known["clear_s"] >= CLEAR_S) & (known["looks"] >= LEAST_LOOKS)
     here = np.flatnonzero(is_clear)
     if not len(here):
-        return
+        return 0
     lost = np.flatnonzero(~is_here & (known["looks"] >= LEAST_LOOKS))
     owners = np.concatenate([here, lost])
     looks = Looks(known["colours"][owners], known["weights"][owners])
@@ -46,8 +49,9 @@ def reconsider(known: Records, pts_s: float) -> None:
     alike, is_comparable = look_similarity(looks, recent)  # (owners, here)
     alike = np.where(is_comparable, alike, 0)
     is_young = pts_s - known["started_s"][here] <= RETURN_WITHIN_S
-    for column in np.flatnonzero(is_young):
-        _give_back(known, alike[:, column], owners, here[column], len(here))
+    returned = sum(
+        _give_back(known, alike[:, column], owners, here[column], len(here)) for column in np.flatnonzero(is_young)
+    )
     own = alike[: len(here)]
     gains = own + own.T - np.diag(own)[:, None] - np.diag(own)[None]
     gains[known["class_id"][here][:, None] != known["class_id"][here][None]] = 0
@@ -56,17 +60,18 @@ def reconsider(known: Records, pts_s: float) -> None:
         _exchange(known, here[first], here[second])
         gains[[first, second]] = 0
         gains[:, [first, second]] = 0
+    return returned
 
 
-def _give_back(known: Records, alike: np.ndarray, owners: np.ndarray, row: int, here_count: int) -> None:
-    """Give the person at `row` the identity of a lost one whom they clearly look like."""
+def _give_back(known: Records, alike: np.ndarray, owners: np.ndarray, row: int, here_count: int) -> bool:
+    """Give the person at `row` the identity of a lost one whom they clearly look like; return whether there is one."""
     could_be = (
         (np.arange(len(owners)) >= here_count)
         & (known["seen_s"][owners] <= known["started_s"][row])
         & (known["class_id"][owners] == known["class_id"][row])
     )
     if not could_be.any():
-        return
+        return False
     order = np.argsort(-np.where(could_be, alike, -1))
     best = order[0]
     others = np.delete(alike, [best, int(np.flatnonzero(owners == row)[0])])
@@ -76,6 +81,8 @@ def _give_back(known: Records, alike: np.ndarray, owners: np.ndarray, row: int, 
             known[name][row] = known[name][lost]
         known["seen_s"][lost] = -np.inf  # forgotten with the next frame
         known["looks"][lost] = 0
+        return True
+    return False
 
 
 def _exchange(known: Records, first: int, second: int) -> None:

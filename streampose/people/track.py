@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from streampose.frames import NO_TRACK, Boxes, Float32, Image, Int64, People, Skeleton
+from streampose.people import REMEMBER_S
 from streampose.people.appearance import LookReader
 from streampose.people.carry import carry_boxes, moved
 from streampose.people.evidence import evidence_of
@@ -25,8 +26,6 @@ from streampose.people.overlap import best_pairs, box_areas, box_overlaps, cover
 from streampose.people.reconsider import reconsider
 from streampose.people.similarity import doubles, sigmas_of
 
-REMEMBER_S = 30.0
-"""How long somebody who is not seen is remembered, by default."""
 MOST_KNOWN = 256
 """Maximum people remembered; those unseen for longest are forgotten first."""
 LEAST_START_SCORE = 0.2
@@ -84,6 +83,24 @@ class Tracker:
         self._next_id = 1
         self.in_doubt = True
         """Whether the detector should look at the next frame: somebody was just lost, or is about to be."""
+        self._count = 0
+        self._frames = 0
+        self._expected_frames = 0
+        self._past_s = 0.0
+        self._longest_s = 0.0
+
+    def stats(self) -> dict[str, float]:
+        """Return counts so far as JSON values: distinct `people`, `mean_s` and `longest_s` from first to last sight,
+        and `expected_share`, the share of their boxes that the detector did not find.
+        """
+        lengths_s = self._known["seen_s"] - self._known["started_s"]
+        total_s = self._past_s + float(lengths_s.sum())
+        return {
+            "people": self._count,
+            "mean_s": round(total_s / max(self._count, 1), 3),
+            "longest_s": round(max(self._longest_s, float(lengths_s.max(initial=0))), 3),
+            "expected_share": round(self._expected_frames / max(self._frames, 1), 4),
+        }
 
     def expected(self, pts_s: float, height: int, width: int) -> Boxes:
         """Return the boxes where the people of the last frames are expected at a time, clipped to the frame."""
@@ -132,8 +149,10 @@ class Tracker:
         is_covered = self._covered(seen, rows, pts_s)
         boxes = self._learn(seen, rows, is_covered, is_found, image, looked)
         self._start(seen, rows, is_sure, is_covered)
-        reconsider(self._known, pts_s)
+        self._count -= reconsider(self._known, pts_s)
         ids = np.append(self._known["id"], NO_TRACK)[rows]
+        self._frames += int((ids != NO_TRACK).sum())
+        self._expected_frames += int(((ids != NO_TRACK) & ~is_found).sum())
         tracked = replace(people, boxes_xyxy=boxes, track_ids=ids)
         return tracked[is_sure | (rows != NOBODY)]
 
@@ -149,6 +168,12 @@ class Tracker:
         kept = np.flatnonzero(pts_s - seen_s <= self._remember_s)
         if len(kept) > MOST_KNOWN:
             kept = np.sort(kept[np.argsort(-seen_s[kept], kind="stable")[:MOST_KNOWN]])
+        if len(kept) == len(self._known):
+            return
+        gone = np.delete(self._known, kept)
+        gone = gone[np.isfinite(gone["seen_s"])]
+        self._past_s += float((gone["seen_s"] - gone["started_s"]).sum())
+        self._longest_s = max(self._longest_s, float((gone["seen_s"] - gone["started_s"]).max(initial=0)))
         self._known = self._known[kept]
 
     def _assign(self, seen: Seen, is_sure: Bools, pts_s: float) -> Int64:
@@ -217,6 +242,7 @@ class Tracker:
         started["looks"] = ~is_covered[new]
         started["id"] = self._next_id + np.arange(len(new))
         self._next_id += len(new)
+        self._count += len(new)
         self._known = np.concatenate([self._known, started])
 
 

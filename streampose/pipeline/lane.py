@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 from streampose.channel import Channel, Closed, Merge
 from streampose.errors import AnnotateError, SourceError, StreamposeError, wrapped
@@ -92,6 +93,11 @@ class Lane:
     def _run_info(self) -> RunInfo:
         """Describe the run as it is now: a live source knows its size and rate with its first frame."""
         return replace(self._described, source=self.source.info)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counts of the source and of its people so far."""
+        stats = self.source.meter.stats()
+        return stats if self.tracker is None else stats | {"tracks": self.tracker.stats()}
 
     def stop(self) -> None:
         """Capture no more frames, and end the waiting of sinks."""

@@ -197,12 +197,13 @@ class Pipeline:
         return [line for line in lines if line is not None]
 
     def stats(self) -> dict[str, Any]:
-        """Return the counts so far as JSON values: `sources` by source id and `sinks` by the user's text.
+        """Return the counts so far as JSON values: `sources` by source id and `sinks` by the user's text. Sources whose
+        people are tracked have `tracks`; see `Tracker.stats`.
 
         When the run has ended, captured = delivered + dropped for every source. Drops of a sink count with the sink.
         """
         return {
-            "sources": {lane.source.info.source_id: lane.source.meter.stats() for lane in self._lanes},
+            "sources": {lane.source.info.source_id: lane.stats() for lane in self._lanes},
             "sinks": {run.name: run.stats() for run in self._sink_runs()},
         }
 
