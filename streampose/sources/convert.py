@@ -15,13 +15,12 @@ import cv2  # import before av, or windows hang: see sinks/window.py
 import av
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import SideDataContainer
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from streampose.errors import SourceError, describe
 from streampose.frames import Colours, Image, Shrink
+from streampose.sources.orientation import UPRIGHT, Orientations
 from streampose.sources.tone_map import ToneMap
 
 
@@ -79,6 +78,8 @@ class FrameConverter:
         # longer than decoding the frame.
         self._reformatter = VideoReformatter()
         self._tone_maps: dict[int, ToneMap] = {}
+        self._orientations = Orientations()
+        self._orientation = UPRIGHT
 
     def to_bgr(self, frame: VideoFrame) -> Image:
         """Return a frame as a contiguous (H, W, 3) uint8 BGR image.
@@ -97,21 +98,29 @@ class FrameConverter:
             what = f"has frames ({frame.format.name}) that cannot be converted to BGR: {ffmpeg_reason(error)}"
             raise SourceError(f"{self._text} {what}") from error
         upright: npt.NDArray[Any] = self._cropped(bgr)
-        orientation = _orientation(frame)
-        if orientation.is_transposed:
+        self._orientation = self._orientations.of(frame)
+        if self._orientation.is_transposed:
             upright = cv2.transpose(upright)
-        if orientation.flip is not None:
-            upright = cv2.flip(upright, orientation.flip)
+        if self._orientation.flip is not None:
+            upright = cv2.flip(upright, self._orientation.flip)
         return np.ascontiguousarray(upright, np.uint8)
 
     def shrinking(self, frame: VideoFrame) -> Shrink | None:
-        """Return a function that shrinks a frame directly from its decoded pixels, after `to_bgr` has processed it.
+        """Return a function that shrinks the latest frame of `to_bgr` directly from its decoded pixels.
 
         Return None if the frame is RGB, HDR, cropped or not upright. Decoded pixels hold half as much data as BGR:
         shrinking 1280x720 to 398x224 takes 0.9 ms, compared with 2.5 ms in OpenCV.
         """
-        is_as_shown = self._crop == NO_CROP and _orientation(frame) == _UPRIGHT and not _is_hdr(frame)
+        is_as_shown = self._crop == NO_CROP and self._orientation == UPRIGHT and not _is_hdr(frame)
         return None if frame.format.is_rgb or not is_as_shown else _Shrinking(frame)
+
+    def pixel_aspect(self, stored: Fraction | None) -> Fraction:
+        """Return the pixel aspect ratio (width over height) of the latest image of `to_bgr`.
+
+        `stored` is the ratio that the stream declares.
+        """
+        aspect = stored or Fraction(1)
+        return 1 / aspect if self._orientation.is_transposed else aspect
 
     def _in_sdr(self, frame: VideoFrame) -> npt.NDArray[Any]:
         transfer = int(frame.color_trc)
@@ -170,43 +179,6 @@ class _OfThread(threading.local):
 
 
 _of_thread = _OfThread()
-
-
-class _Orientation(NamedTuple):
-    """How to turn a stored frame upright: transpose first, then flip."""
-
-    is_transposed: bool
-    flip: int | None
-    """The code for `cv2.flip`: 1 left to right, 0 upside down, -1 both, None for no flip."""
-
-
-_UPRIGHT = _Orientation(False, None)
-
-
-def _orientation(frame: VideoFrame) -> _Orientation:
-    # `VideoFrame.rotation` cannot tell a mirror image from a 180-degree rotation, so read the display matrix. It shows
-    # a stored point (x, y) at (a x + c y, b x + d y), see libavutil/display.h. Other angles are rounded to the nearest
-    # quarter turn.
-    try:
-        # `frame.side_data` would create a reference cycle and keep the pixels until the garbage collector runs,
-        # hundreds of frames later. The stubs of PyAV 18.1 lack this constructor.
-        matrix = SideDataContainer(frame)[SideDataType.DISPLAYMATRIX]  # type: ignore[call-arg]
-    except KeyError:
-        return _UPRIGHT
-    a, b, _, c, d = np.frombuffer(memoryview(matrix), np.int32, 5).tolist()
-    is_transposed = abs(b) + abs(c) > abs(a) + abs(d)
-    across, down = (c, b) if is_transposed else (a, d)
-    flip = {(True, False): 1, (False, True): 0, (True, True): -1}.get((across < 0, down < 0))
-    return _Orientation(is_transposed, flip)
-
-
-def pixel_aspect(frame: VideoFrame, stored: Fraction | None) -> Fraction:
-    """Return the pixel aspect ratio (width over height) of the image that `FrameConverter` makes from a frame.
-
-    `stored` is the ratio that the stream declares.
-    """
-    aspect = stored or Fraction(1)
-    return 1 / aspect if _orientation(frame).is_transposed else aspect
 
 
 def ffmpeg_reason(error: av.FFmpegError) -> str:

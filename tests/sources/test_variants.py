@@ -1,0 +1,116 @@
+"""Inputs that are valid but unusual: what some cameras, phones and editors write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import pytest
+
+from streampose.sources.open import open_source
+
+RED, GREEN, BLUE, GREY = (200, 30, 30), (40, 180, 40), (50, 50, 190), (200, 200, 200)
+QUARTERS = (RED, GREEN, BLUE, GREY)
+"""Colours of the quarters of `scene`, RGB: top left, top right, bottom left, bottom right."""
+TO_STORED = {
+    1: None,
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_90,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_270,
+}
+"""EXIF orientation -> how the upright scene is turned before it is stored."""
+
+
+def scene(width: int = 160, height: int = 96) -> PIL.Image.Image:
+    pixels = np.zeros((height, width, 3), np.uint8)
+    for quarter, colour in enumerate(QUARTERS):
+        row, column = divmod(quarter, 2)
+        half_height, half_width = height // 2, width // 2
+        pixels[row * half_height :, column * half_width :][:half_height, :half_width] = colour
+    return PIL.Image.fromarray(pixels)
+
+
+def quarters(image: npt.NDArray[np.uint8]) -> list[tuple[int, ...]]:
+    """The colours in the centres of the four quarters, RGB."""
+    height, width = image.shape[:2]
+    places = [(height // 4, width // 4), (height // 4, 3 * width // 4)]
+    places += [(3 * height // 4, width // 4), (3 * height // 4, 3 * width // 4)]
+    return [tuple(int(value) for value in image[place][::-1]) for place in places]
+
+
+def is_scene(image: npt.NDArray[np.uint8], tolerance: int = 8) -> bool:
+    return bool(np.abs(np.subtract(quarters(image), QUARTERS)).max() <= tolerance)
+
+
+def write_exif_jpeg(path: Path, orientation: int) -> Path:
+    turn = TO_STORED[orientation]
+    stored = scene() if turn is None else scene().transpose(turn)
+    exif = PIL.Image.Exif()
+    exif[0x112] = orientation
+    stored.save(path, "JPEG", exif=exif, quality=95)
+    return path
+
+
+def write_packets(path: Path, codec: str, size: tuple[int, int], packets: list[bytes]) -> Path:
+    """Write compressed frames as they are, at 25 per second."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=25)
+        assert isinstance(video, av.VideoStream)
+        video.width, video.height = size
+        video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for index, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = index
+            packet.time_base = Fraction(1, 25)
+            packet.stream = video
+            packet.is_keyframe = index == 0 or codec == "mjpeg"
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("orientation", TO_STORED)
+def test_motion_jpeg_with_exif(tmp_path: Path, orientation: int) -> None:
+    # PyAV (18.1) does not know the kind of side data in which FFmpeg hands on EXIF.
+    jpeg = write_exif_jpeg(tmp_path / "a.jpg", orientation).read_bytes()
+    size = (96, 160) if orientation >= 5 else (160, 96)
+    with open_source(write_packets(tmp_path / "a.avi", "mjpeg", size, [jpeg] * 3)) as source:
+        frames = list(source.frames())
+    assert len(frames) == 3
+    assert all(is_scene(frame.image) for frame in frames)
+
+
+def encoded(frames: int, gop: int) -> Iterator[bytes]:
+    """Yield the H.264 packets of a scene that was stored turned by 90 degrees."""
+    encoder = av.CodecContext.create("libx264", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = 96, 160, "yuv420p"
+    encoder.time_base = Fraction(1, 25)
+    encoder.options = {"bf": "0", "g": str(gop), "crf": "5", "sc_threshold": "0"}
+    image = np.ascontiguousarray(np.asarray(scene().transpose(PIL.Image.Transpose.ROTATE_90)))
+    for index in range(frames):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts = index
+        yield from map(bytes, encoder.encode(frame))
+    yield from map(bytes, encoder.encode(None))
+
+
+def test_an_orientation_in_h264_holds_until_the_next_keyframe(tmp_path: Path) -> None:
+    # A display orientation SEI message (ITU-T H.264, D.1.27) comes with a keyframe and holds for the frames behind it.
+    # FFmpeg attaches it to the keyframe only.
+    turn = bytes.fromhex("0000000106 2f 03 180009 80")  # three quarter turns counter-clockwise, repeated
+    packets = list(encoded(frames=8, gop=4))
+    packets[0] = turn + packets[0]
+    with open_source(write_packets(tmp_path / "a.ts", "libx264", (96, 160), packets)) as source:
+        frames = list(source.frames())
+    assert len(frames) == 8
+    assert [frame.image.shape[:2] for frame in frames] == [(96, 160)] * 4 + [(160, 96)] * 4
+    assert [is_scene(frame.image) for frame in frames] == [True] * 4 + [False] * 4
