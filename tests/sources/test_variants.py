@@ -10,8 +10,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import pillow_heif
 import pytest
 
+from streampose.errors import SourceError
 from streampose.sources.open import open_source
 
 RED, GREEN, BLUE, GREY = (200, 30, 30), (40, 180, 40), (50, 50, 190), (200, 200, 200)
@@ -114,3 +116,40 @@ def test_an_orientation_in_h264_holds_until_the_next_keyframe(tmp_path: Path) ->
     assert len(frames) == 8
     assert [frame.image.shape[:2] for frame in frames] == [(96, 160)] * 4 + [(160, 96)] * 4
     assert [is_scene(frame.image) for frame in frames] == [True] * 4 + [False] * 4
+
+
+def named(path: Path, content: str) -> Path:
+    """Write the scene in the format `content` under a name that may promise another one."""
+    if content == "heic":
+        pillow_heif.from_pillow(scene()).save(path, quality=95)
+    elif content == "gif":
+        scene().save(path, "GIF", save_all=True, append_images=[scene().rotate(180)], duration=100)
+    else:
+        scene().save(path, content, quality=95)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "count"),
+    [
+        ("a.jpg", "heic", 1),  # what some programs make of a phone's photograph
+        ("a.mov", "heic", 1),
+        ("a", "heic", 1),
+        ("a.heic", "jpeg", 1),
+        ("a.heic", "avif", 1),
+        ("a.png", "gif", 2),
+    ],
+)
+def test_a_still_is_read_whatever_its_name_promises(tmp_path: Path, name: str, content: str, count: int) -> None:
+    with open_source(named(tmp_path / name, content)) as source:
+        frames = list(source.frames())
+    assert len(frames) == count
+    assert frames[0].file == (name if count == 1 else None)
+    assert is_scene(frames[0].image, tolerance=60 if content == "gif" else 8)
+
+
+def test_a_photograph_of_an_unknown_codec_is_one_line(tmp_path: Path) -> None:
+    path = named(tmp_path / "a.heic", "heic")
+    path.write_bytes(path.read_bytes().replace(b"hvc1", b"vvc1").replace(b"hvcC", b"vvcC"))
+    with pytest.raises(SourceError, match=r"a\.heic cannot be read"):
+        open_source(path)
