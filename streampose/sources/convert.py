@@ -36,8 +36,9 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 _UNSPECIFIED = 2
 _BT709 = 1
+_BT2020 = 9
 _RGB = 0
-_KNOWN_MATRICES = frozenset([_RGB, _BT709, _UNSPECIFIED, 4, 5, 6, 7, 9])
+_KNOWN_MATRICES = frozenset([_RGB, _BT709, _UNSPECIFIED, 4, 5, 6, 7, _BT2020])
 """Colour matrices that FFmpeg's converter supports (swscale 9.5), as AVColorSpace numbers (the same as ITU-T H.273).
 The converter refuses frames with any other matrix. Some frames name one by mistake, so such frames are treated as if
 they named none."""
@@ -161,12 +162,13 @@ def _is_hdr(frame: VideoFrame) -> bool:
 
 
 def _name_matrix(frame: VideoFrame) -> None:
-    """Set the colour matrix by frame size if the frame names none or an invalid one."""
+    """Set the colour matrix if the frame names none or an invalid one: HDR has BT.2020; else the size decides."""
     if frame.format.is_rgb:
         return
     if frame.colorspace in (_UNSPECIFIED, _RGB) or frame.colorspace not in _KNOWN_MATRICES:
         is_hd = frame.width >= _HD_WIDTH or frame.height >= _HD_HEIGHT
-        frame.colorspace = _BT709 if is_hd else _UNSPECIFIED  # the converter treats it as BT.601
+        by_size = _BT709 if is_hd else _UNSPECIFIED  # the converter treats it as BT.601
+        frame.colorspace = _BT2020 if _is_hdr(frame) else by_size
 
 
 _AREA = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND

@@ -76,10 +76,19 @@ def video_stream(container: InputContainer, reading: Reading) -> VideoStream:
     decodable = [s for s in videos if s.codec_context is not None]
     if not decodable:
         raise Lost("this FFmpeg has no decoder for its video; use H.264, which is always supported")
+    decodable = [s for s in decodable if not _may_be_thumbnail(s)] or decodable
     if reading.max_height is not None:
         low = [s for s in decodable if s.codec_context.height <= reading.max_height]
         decodable = low or [min(decodable, key=lambda s: s.codec_context.height)]
     return max(decodable, key=_rank)
+
+
+_STILL_CODECS = frozenset(["bmp", "gif", "mjpeg", "png", "tiff", "webp"])
+
+
+def _may_be_thumbnail(stream: VideoStream) -> bool:
+    """Return whether a stream looks like a picture of a video beside it. Some writers do not mark such pictures."""
+    return stream.frames == 1 or stream.codec_context.name in _STILL_CODECS
 
 
 def _rank(stream: VideoStream) -> tuple[bool, int, int]:

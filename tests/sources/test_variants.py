@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,9 +12,14 @@ import numpy.typing as npt
 import PIL.Image
 import pillow_heif
 import pytest
+from av.stream import Disposition
 
 from streampose.errors import SourceError
 from streampose.sources.open import open_source
+from tests.clips import numbered_image, read_number
+from tests.sources.test_convert import COLOURS_RGB, bars, centres, hlg, limited, pq, to_bt2020, write_video
+
+Float64 = npt.NDArray[np.float64]
 
 RED, GREEN, BLUE, GREY = (200, 30, 30), (40, 180, 40), (50, 50, 190), (200, 200, 200)
 QUARTERS = (RED, GREEN, BLUE, GREY)
@@ -153,3 +158,52 @@ def test_a_photograph_of_an_unknown_codec_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"hvc1", b"vvc1").replace(b"hvcC", b"vvcC"))
     with pytest.raises(SourceError, match=r"a\.heic cannot be read"):
         open_source(path)
+
+
+@pytest.mark.parametrize("size", [(320, 180), (1280, 720)])
+@pytest.mark.parametrize(("transfer", "signal"), [(16, pq), (18, hlg)])
+def test_hdr_that_names_no_matrix_has_that_of_bt2020(
+    tmp_path: Path, transfer: int, signal: Callable[[Float64], Float64], size: tuple[int, int]
+) -> None:
+    planes = limited(signal(to_bt2020(bars(*size, COLOURS_RGB) / 255)), 0.2627, 0.0593, 4)
+    stored = [np.round(plane).astype("<u2") for plane in planes]
+    path = write_video(tmp_path / "a.mkv", stored, size, "yuv444p10le", {"color_trc": transfer})
+    with open_source(path) as source:
+        image = next(source.frames()).image
+    assert np.abs(centres(image) - COLOURS_RGB).mean() <= 2.5
+
+
+def write_tracks(path: Path, tracks: list[tuple[str, int, tuple[int, int], Disposition]]) -> Path:
+    """Write video tracks, each given by its encoder, number of frames, size and disposition."""
+    with av.open(str(path), "w") as container:
+        videos = []
+        for codec, frames, (width, height), disposition in tracks:
+            video = container.add_stream(codec, rate=25)
+            assert isinstance(video, av.VideoStream)
+            video.width, video.height = width, height
+            video.pix_fmt = {"png": "rgb24", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+            video.disposition = disposition
+            videos.append((video, frames))
+        for video, frames in videos:
+            for index in range(frames):
+                frame = av.VideoFrame.from_ndarray(numbered_image(index, (video.width, video.height)), format="bgr24")
+                frame.pts = index
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("mjpeg", ".mkv"), ("mjpeg", ".mov"), ("png", ".mov")])
+@pytest.mark.parametrize("default", [Disposition.default, Disposition(0)])
+def test_a_thumbnail_beside_the_video_is_not_read(
+    tmp_path: Path, codec: str, suffix: str, default: Disposition
+) -> None:
+    tracks = [(codec, 1, (320, 240), default), ("libx264", 10, (160, 96), Disposition(0))]
+    with open_source(write_tracks(tmp_path / f"a{suffix}", tracks)) as source:
+        assert [read_number(frame.image) for frame in source.frames()] == list(range(10))
+
+
+def test_motion_jpeg_alone_is_a_video(tmp_path: Path) -> None:
+    tracks = [("mjpeg", 5, (160, 96), Disposition(0)), ("mjpeg", 5, (320, 240), Disposition(0))]
+    with open_source(write_tracks(tmp_path / "a.mkv", tracks)) as source:
+        assert [frame.image.shape[:2] for frame in source.frames()] == [(240, 320)] * 5
