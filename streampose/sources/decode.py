@@ -37,6 +37,11 @@ _HAS_CLOCK = frozenset(["mpegts", "mpeg", "dhav", "asf"])
 """Containers whose timestamps come from a clock that was running before the recording began."""
 
 
+STEPS_BACK_STAY = {"correct_ts_overflow": "0"}
+"""FFmpeg option. By default FFmpeg takes each step back of a clock for its end (26.5 hours in transport streams), so
+times would leap by this much where a recording was joined. A clock that really ends steps back too, to 0."""
+
+
 class Lost(Exception):
     """The input is unavailable or was lost. The text gives the reason without the source's name.
 
@@ -55,7 +60,7 @@ def open_recording(path: str) -> InputContainer:
     Raises `av.FFmpegError`.
     """
     # "file:" stops FFmpeg from treating a name with a colon as an address.
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS} | STEPS_BACK_STAY
     return av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
 
 

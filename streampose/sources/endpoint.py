@@ -10,7 +10,7 @@ import av
 
 from streampose.addresses import for_ffmpeg, redact_address, split_userinfo
 from streampose.errors import SourceError, UsageError
-from streampose.sources.decode import CONTAINERS
+from streampose.sources.decode import CONTAINERS, STEPS_BACK_STAY
 from streampose.sources.source import file_safe
 
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "srt")
@@ -87,7 +87,7 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
         "allowed_segment_extensions": "ALL",
         # Continue a recording after the server closes the connection, for example while inference delays reading.
         "reconnect": "1",
-    }
+    } | STEPS_BACK_STAY
     # A read may have to wait for a complete HLS segment.
     return Endpoint(url, shown, source_id, None, options, may_be_recorded=True, read_timeout_s=15.0)
 

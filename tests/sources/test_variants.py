@@ -16,7 +16,7 @@ from av.stream import Disposition
 
 from streampose.errors import SourceError
 from streampose.sources.open import open_source
-from tests.clips import numbered_image, read_number
+from tests.clips import make_clip, numbered_image, read_number
 from tests.sources.test_convert import COLOURS_RGB, bars, centres, hlg, limited, pq, to_bt2020, write_video
 
 Float64 = npt.NDArray[np.float64]
@@ -207,3 +207,24 @@ def test_motion_jpeg_alone_is_a_video(tmp_path: Path) -> None:
     tracks = [("mjpeg", 5, (160, 96), Disposition(0)), ("mjpeg", 5, (320, 240), Disposition(0))]
     with open_source(write_tracks(tmp_path / "a.mkv", tracks)) as source:
         assert [frame.image.shape[:2] for frame in source.frames()] == [(240, 320)] * 5
+
+
+def stream_part(folder: Path, first: int, start_s: float) -> bytes:
+    """A second of a transport stream, whose frames are numbered from `first` and timed from `start_s`."""
+    offset = {"output_ts_offset": f"{start_s:.3f}"}
+    path = make_clip(folder / f"{first}.ts", frames=25, first=first, b_frames=2, audio_s=1.0, container_options=offset)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("start_s", [5.0, 2**33 / 90_000 - 2.0, 30_000.0])
+def test_a_transport_stream_whose_clock_wraps_or_starts_again(tmp_path: Path, start_s: float) -> None:
+    # The clock has 33 bits, which last for 26.5 hours. FFmpeg takes each step back for the end of such a period.
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(stream_part(tmp_path, 25 * part, start_s + part * 1.0) for part in range(3)))
+    path.write_bytes(path.read_bytes() + stream_part(tmp_path, 75, 1.0))
+    with open_source(path) as source:
+        frames = list(source.frames())
+    assert [read_number(frame.image) for frame in frames] == list(range(100))
+    assert frames[0].pts_s == pytest.approx(0.0 if start_s > 10 else start_s, abs=0.1)
+    steps = np.diff([frame.pts_s for frame in frames])
+    assert steps == pytest.approx([0.04] * 99, abs=0.001)
