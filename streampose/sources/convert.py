@@ -47,6 +47,8 @@ _HD_WIDTH, _HD_HEIGHT = 1280, 577
 _PQ, _HLG = 16, 18
 """HDR transfer functions (ITU-T H.273)."""
 _SRGB = 13
+_ASPECTS = Fraction(1, 8), Fraction(8)
+"""Pixel aspect ratios that are believed. Real ones are between 1/2 and 4. With 100, a still could fill the memory."""
 
 
 class Crop(NamedTuple):
@@ -118,9 +120,9 @@ class FrameConverter:
     def pixel_aspect(self, stored: Fraction | None) -> Fraction:
         """Return the pixel aspect ratio (width over height) of the latest image of `to_bgr`.
 
-        `stored` is the ratio that the stream declares.
+        `stored` is the ratio that the stream declares. One outside `_ASPECTS` is a mistake and counts as 1.
         """
-        aspect = stored or Fraction(1)
+        aspect = stored if stored and _ASPECTS[0] <= stored <= _ASPECTS[1] else Fraction(1)
         return 1 / aspect if self._orientation.is_transposed else aspect
 
     def _in_sdr(self, frame: VideoFrame) -> npt.NDArray[Any]:

@@ -228,3 +228,10 @@ def test_a_transport_stream_whose_clock_wraps_or_starts_again(tmp_path: Path, st
     assert frames[0].pts_s == pytest.approx(0.0 if start_s > 10 else start_s, abs=0.1)
     steps = np.diff([frame.pts_s for frame in frames])
     assert steps == pytest.approx([0.04] * 99, abs=0.001)
+
+
+@pytest.mark.parametrize(("stored", "read"), [(Fraction(2), Fraction(2)), (Fraction(100), Fraction(1))])
+def test_pixels_of_absurd_shape_are_read_as_square(tmp_path: Path, stored: Fraction, read: Fraction) -> None:
+    # As stills, a few such frames of a high resolution would exhaust the memory.
+    with open_source(make_clip(tmp_path / "a.mp4", frames=2, pixel_aspect=stored)) as source:
+        assert [frame.pixel_aspect for frame in source.frames()] == [read] * 2
