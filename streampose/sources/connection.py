@@ -168,6 +168,8 @@ class Connection:
             except av.ExitError as error:
                 raise self._silence(error) from error
             except av.FFmpegError as error:
+                if error.errno == errno.EIO and container.size <= 0:
+                    return  # FFmpeg (8.1) reports an error at the end of each HTTP response without a length
                 raise Lost(f"the connection failed: {ffmpeg_reason(error)}", error) from error
             else:
                 return

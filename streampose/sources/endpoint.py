@@ -87,6 +87,9 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
         "allowed_segment_extensions": "ALL",
         # Continue a recording after the server closes the connection, for example while inference delays reading.
         "reconnect": "1",
+        # Otherwise FFmpeg (8.1) asks for the first frame of an MP4 file whose index is at its end on a connection that
+        # the server closes, and drops this frame without an error.
+        "multiple_requests": "1",
     } | STEPS_BACK_STAY
     # A read may have to wait for a complete HLS segment.
     return Endpoint(url, shown, source_id, None, options, may_be_recorded=True, read_timeout_s=15.0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -235,3 +239,69 @@ def test_pixels_of_absurd_shape_are_read_as_square(tmp_path: Path, stored: Fract
     # As stills, a few such frames of a high resolution would exhaust the memory.
     with open_source(make_clip(tmp_path / "a.mp4", frames=2, pixel_aspect=stored)) as source:
         assert [frame.pixel_aspect for frame in source.frames()] == [read] * 2
+
+
+class Bytes(BaseHTTPRequestHandler):
+    """Serves the bytes in `content`, and closes a connection if the client asks for it, as HTTP/1.1 says."""
+
+    protocol_version = "HTTP/1.1"
+    content: ClassVar[bytes]
+    has_length: ClassVar[bool]
+    """Whether it tells the length and serves ranges. Without a length, a response ends with its connection."""
+
+    def do_GET(self) -> None:
+        if not self.has_length:
+            self.send_response(200)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(self.content)
+            return
+        first = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
+        body = self.content[first:]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{len(self.content) - 1}/{len(self.content)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the client has seen enough
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@contextlib.contextmanager
+def served(content: bytes, *, has_length: bool = True) -> Iterator[str]:
+    """Serve `content` on loopback and give its address."""
+    handler = type("Serving", (Bytes,), {"content": content, "has_length": has_length})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/a.mp4"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_recording_behind_http_whose_index_is_at_its_end_is_whole(tmp_path: Path) -> None:
+    # FFmpeg (8.1) read the index up to the end, asked for the first frame on the connection that it had told the server
+    # to close, and went on without this frame.
+    clip = make_clip(tmp_path / "a.mp4", frames=25, size=(640, 400), grain=60)
+    assert clip.stat().st_size > 400_000, "the index is not in the first bytes that are read"
+    with served(clip.read_bytes()) as url, open_source(url) as source:
+        assert [read_number(frame.image) for frame in source.frames()] == list(range(25))
+
+
+@pytest.mark.parametrize(("part", "count"), [(1.0, 50), (0.5, None)])
+def test_a_response_without_a_length_ends_where_the_server_closes(
+    tmp_path: Path, part: float, count: int | None
+) -> None:
+    clip = make_clip(tmp_path / "a.mkv", frames=50, grain=60)
+    content = clip.read_bytes()
+    with served(content[: round(len(content) * part)], has_length=False) as url, open_source(url) as source:
+        frames = source.frames()
+        if count is None:
+            with pytest.raises(SourceError, match="ends at .* of 2.0 s: the file is cut off"):
+                list(frames)
+        else:
+            assert len(list(frames)) == count
