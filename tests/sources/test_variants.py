@@ -301,7 +301,7 @@ def test_a_response_without_a_length_ends_where_the_server_closes(
     with served(content[: round(len(content) * part)], has_length=False) as url, open_source(url) as source:
         frames = source.frames()
         if count is None:
-            with pytest.raises(SourceError, match="ends at .* of 2.0 s: the file is cut off"):
+            with pytest.raises(SourceError, match=r"ends at .* of 2\.0 s: the file is cut off"):
                 list(frames)
         else:
             assert len(list(frames)) == count
