@@ -228,10 +228,10 @@ def _why(error: Exception, endpoint: Endpoint) -> str:
 
 def _why_unreachable(endpoint: Endpoint) -> str | None:
     """Return why the host and port are unreachable; None if they are reachable or the protocol has no connections."""
-    parts = urlsplit(endpoint.url)
-    if parts.scheme not in _PORTS:
-        return None
     try:
+        parts = urlsplit(endpoint.url)
+        if parts.scheme not in _PORTS:
+            return None
         socket.create_connection((parts.hostname, parts.port or _PORTS[parts.scheme]), _PROBE_S).close()
     except (socket.gaierror, UnicodeError):
         return "no such host: check the host name"

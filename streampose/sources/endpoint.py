@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import av
 
@@ -60,6 +61,10 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
     host = re.split(r"[/?]", split_userinfo(rest)[1])[0]
     if not host:
         raise UsageError(f"{shown} has no host name")
+    try:
+        urlsplit(f"//{host}")
+    except ValueError as error:
+        raise UsageError(f"{shown} has an invalid host name: write an IPv6 address as [::1]") from error
     url = for_ffmpeg(scheme, rest)
     # Use the redacted text: a password that `split_userinfo` did not recognize must not leak into the name.
     source_id = file_safe(re.split(r"[?#]", shown.removeprefix(f"{scheme}://").removeprefix("***@"))[0])

@@ -18,7 +18,7 @@ import pillow_heif
 import pytest
 from av.stream import Disposition
 
-from streampose.errors import SourceError
+from streampose.errors import SourceError, UsageError
 from streampose.sources.open import open_source
 from tests.clips import make_clip, numbered_image, read_number
 from tests.sources.test_convert import COLOURS_RGB, bars, centres, hlg, limited, pq, to_bt2020, write_video
@@ -305,3 +305,12 @@ def test_a_response_without_a_length_ends_where_the_server_closes(
                 list(frames)
         else:
             assert len(list(frames)) == count
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp", "rtmp"])
+@pytest.mark.parametrize("host", ["[::1", "::1]", "[not-an-address]"])
+def test_a_malformed_host_is_one_line_without_secrets(scheme: str, host: str) -> None:
+    with pytest.raises(UsageError, match="invalid host name") as raised:
+        open_source(f"{scheme}://me:hunter2@{host}/live/SECRET?token=SECRET")
+    assert "SECRET" not in str(raised.value)
+    assert "hunter2" not in str(raised.value)
