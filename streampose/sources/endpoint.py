@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import av
 
-from streampose.addresses import for_ffmpeg, redact_address, split_userinfo
+from streampose.addresses import for_ffmpeg, host_of, redact_address
 from streampose.errors import SourceError, UsageError
 from streampose.sources.decode import CONTAINERS, STEPS_BACK_STAY
 from streampose.sources.source import file_safe
@@ -58,13 +57,10 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
     shown = redact_address(f"{scheme}://{rest}")
     if scheme not in _SCHEMES:
         raise UsageError(f"{shown} cannot be read: give {KINDS}")
-    host = re.split(r"[/?]", split_userinfo(rest)[1])[0]
-    if not host:
-        raise UsageError(f"{shown} has no host name")
     try:
-        urlsplit(f"//{host}")
+        host_of(rest)
     except ValueError as error:
-        raise UsageError(f"{shown} has an invalid host name: write an IPv6 address as [::1]") from error
+        raise UsageError(f"{shown} {error}") from error
     url = for_ffmpeg(scheme, rest)
     # Use the redacted text: a password that `split_userinfo` did not recognize must not leak into the name.
     source_id = file_safe(re.split(r"[?#]", shown.removeprefix(f"{scheme}://").removeprefix("***@"))[0])

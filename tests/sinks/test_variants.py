@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from streampose.errors import SinkError, describe
+from streampose.errors import SinkError, UsageError, describe
 from streampose.frames import Boxes, Frame, People, Result, RunInfo, Skeleton, SourceInfo
-from streampose.sinks.open import open_sink
+from streampose.sinks.open import open_sink, open_sinks
 from tests.clips import make_clip, numbered_image
 
 SKELETON = Skeleton(("nose",), (), ())
@@ -73,3 +74,20 @@ def test_sound_that_does_not_fit_names_a_container_that_holds_it(
 def test_an_error_of_ffmpeg_is_told_without_its_number() -> None:
     error = av.InvalidDataError(1094995529, "Invalid data found when processing input", "file:out.mp4")
     assert describe(error) == "Invalid data found when processing input"
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"), [("[::1", "invalid host name"), ("host:99999", "invalid port"), ("", "no host name")]
+)
+@pytest.mark.parametrize("scheme", ["rtmp", "rtsp"])
+def test_a_malformed_host_is_refused_at_once(scheme: str, host: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason) as raised:
+        open_sink(f"{scheme}://me:hunter2@{host}/live/x?token=SECRET")
+    assert "SECRET" not in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_null_character_in_a_name_is_one_line(tmp_path: Path) -> None:
+    source = SourceInfo("a", "a.mp4", 192, 120, 25.0, Fraction(1, 25), None, is_live=False)
+    with ExitStack() as opened, pytest.raises(UsageError, match="null character"):
+        open_sinks(opened, [source], [[f"{tmp_path}/\0.mp4"]])

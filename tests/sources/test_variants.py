@@ -308,9 +308,19 @@ def test_a_response_without_a_length_ends_where_the_server_closes(
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp", "rtmp"])
-@pytest.mark.parametrize("host", ["[::1", "::1]", "[not-an-address]"])
-def test_a_malformed_host_is_one_line_without_secrets(scheme: str, host: str) -> None:
-    with pytest.raises(UsageError, match="invalid host name") as raised:
-        open_source(f"{scheme}://me:hunter2@{host}/live/SECRET?token=SECRET")
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("[::1", "invalid host name"),
+        ("::1]", "invalid host name"),
+        ("[not-an-address]", "invalid host name"),
+        ("host:99999", "invalid port"),
+        ("host:port", "invalid port"),
+        ("", "no host name"),
+    ],
+)
+def test_a_malformed_host_is_one_line_without_secrets(scheme: str, host: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason) as raised:
+        open_source(f"{scheme}://me:hunter2@{host}/live/x?token=SECRET")
     assert "SECRET" not in str(raised.value)
     assert "hunter2" not in str(raised.value)
