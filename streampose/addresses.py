@@ -7,7 +7,7 @@ Shown is neither user name nor password, no value of a query, and no key of an R
 from __future__ import annotations
 
 import re
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 _UNHARMFUL = ":%!$&()*+,;="
 """RTMP's are sent as they stand, so nothing is escaped without need; FFmpeg decodes those of the others."""
@@ -23,6 +23,22 @@ def split_userinfo(rest: str) -> tuple[str | None, str]:
     if re.search("[/?]", userinfo) and not is_login:
         userinfo, at, _ = re.split("[/?]", rest)[0].rpartition("@")
     return (userinfo, rest[len(userinfo) + 1 :]) if at else (None, rest)
+
+
+def host_of(rest: str) -> str:
+    """Return host and port of what follows `://`. Raises `ValueError` with the reason if they cannot be right."""
+    host = re.split(r"[/?]", split_userinfo(rest)[1])[0]
+    if not host:
+        raise ValueError("has no host name")
+    try:
+        parts = urlsplit(f"//{host}")
+    except ValueError as error:
+        raise ValueError("has an invalid host name: write an IPv6 address as [::1]") from error
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("has an invalid port: give a number up to 65535") from error
+    return host
 
 
 def for_ffmpeg(scheme: str, rest: str) -> str:

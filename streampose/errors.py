@@ -65,6 +65,7 @@ def wrapped(kind: type[StreamposeError], message: str, error: BaseException) -> 
 
 def describe(error: BaseException) -> str:
     """Return one line for a library's error: the operating system's text, its own text or, without either, its type."""
-    if isinstance(error, OSError) and error.strerror:
-        return redact(error.strerror)
+    text = getattr(error, "strerror", None)  # FFmpeg's errors have it too
+    if isinstance(text, str) and text:
+        return redact(text)
     return redact(" ".join(str(error).split())) or type(error).__name__

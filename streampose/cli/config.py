@@ -37,7 +37,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, An
     try:
         # No Path: it makes rtmp:/host of an address given by mistake, in whose traceback nothing would be redacted.
         with open(path, "rb") as file:  # noqa: PTH123
-            values = tomllib.load(file)
+            values = tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{name} is no TOML file: {describe(error)}") from error
     except (OSError, UnicodeDecodeError) as error:

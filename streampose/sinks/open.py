@@ -72,6 +72,8 @@ def open_sinks(
             take(id(sink), sink.text, "the same sink is given twice")
             return sink
         text = fill_in(os.fspath(sink), source.source_id)
+        if "\0" in text:
+            raise UsageError(f"cannot write to {text!r}: a name has no null character")
         if several and text in _SHARED:
             if text not in shared:
                 shared[text] = _SHARED[text](sum(text in some for some in wanted))

@@ -18,7 +18,7 @@ import cv2  # import before av, or windows hang: see window.py
 # isort: split
 import numpy as np
 
-from streampose.addresses import for_ffmpeg, redact_address
+from streampose.addresses import for_ffmpeg, host_of, redact_address
 from streampose.errors import SinkError, UsageError, describe
 from streampose.frames import Image, Result, RunInfo
 from streampose.sinks.encode import Canvas, frame_rate
@@ -67,6 +67,10 @@ class PublishSink(Sink):
         if scheme.lower() not in SCHEMES or not rest.strip("/"):
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
             raise UsageError(f"cannot publish to {self.text}: an address starts with {known} and a host")
+        try:
+            host_of(rest)
+        except ValueError as error:
+            raise UsageError(f"cannot publish to {self.text}: it {error}") from error
         self._interrupted = threading.Event()
         self._uplink = Uplink(
             self.text, for_ffmpeg(scheme, rest), SCHEMES[scheme.lower()], give_up_after_s, self._interrupted

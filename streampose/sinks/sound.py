@@ -26,6 +26,8 @@ from streampose.sources.source import Reading
 
 log = logging.getLogger("streampose")
 
+_CONTAINERS = {"matroska": ".mkv", "mov": ".mov", "mp4": ".mp4"}
+
 CUT_AFTER_S = 1.0
 """If the recording's video continues for longer than this after the last written frame, the run was stopped early."""
 
@@ -73,9 +75,10 @@ class Sound:
                 log.warning("%s: omitting a sound track that has no data for %.0f s", name, SILENT_AFTER_S)
             elif not _holds(output.format.name, stream):
                 log.warning(
-                    "%s: omitting the %s sound, which this container cannot hold; try .mkv, .mov or .mp4",
+                    "%s: omitting the %s sound, which this container cannot hold%s",
                     name,
                     codec,
+                    _remedy(stream),
                 )
             else:
                 try:
@@ -249,6 +252,12 @@ def _holds(format_name: str, stream: AudioStream) -> bool:
         with suppress(av.FFmpegError):
             probe.close()
     return True
+
+
+def _remedy(stream: AudioStream) -> str:
+    """Return the end of a message, which names the suffixes of containers that can hold the stream's codec."""
+    suffixes = [suffix for format_name, suffix in _CONTAINERS.items() if _holds(format_name, stream)]
+    return f"; use {' or '.join(suffixes)}" if suffixes else ""
 
 
 def _add(stream: AudioStream, output: OutputContainer, first: Packet[Stream]) -> _Track:

@@ -40,6 +40,9 @@ MIN_FRAGMENT_FRAMES, MAX_FRAGMENT_FRAMES = 12, 250
 """Limits of the keyframe interval. The minimum is for slow sources, whose frames would otherwise all be keyframes. The
 maximum, x264's default, is for containers that claim thousands of frames per second."""
 
+_MAX_STEP = 2**31 - 1
+"""Ticks between two frames that MP4 and MOV can hold."""
+
 _FAILURES = (av.FFmpegError, OSError, ValueError)
 """Errors that PyAV raises: `av.FFmpegError` (some are also OSErrors), and ValueError for values that PyAV rejects."""
 
@@ -80,6 +83,8 @@ class VideoFileSink(Sink):
         if self._source is None:
             raise SinkError(f"{self.text} is not open")
         picture = result.frame.image if result.picture is None else result.picture
+        if self._file is not None and not self._file.can_hold(result.frame.pts_s):
+            raise SinkError(f"cannot write {self.text}: a pause of hours does not fit into this container; use .mkv")
         try:
             if self._file is None:
                 os.close(create(self._path, overwrite=self._overwrite))
@@ -137,12 +142,18 @@ class _VideoFile:
         self._end_s = 0.0
         format_name = VIDEO_FORMATS[path.suffix.lower()]
         # The prefix stops FFmpeg from treating a name with a colon as a protocol.
+        self._has_max_step = format_name != "matroska"
         self._container = av.open(
             f"file:{path}", "w", format=format_name, options=_options(format_name, source.time_base)
         )
         self._encoder = self._add_encoder(source.fps)
         self._sound = _sound_of(source, self._container, name_of(path))
         self._container.start_encoding()
+
+    def can_hold(self, pts_s: float) -> bool:
+        """Return whether a frame at `pts_s` can follow the latest one."""
+        step = 0 if self._last_pts is None else round(pts_s / self._time_base) - self._last_pts
+        return step <= _MAX_STEP or not self._has_max_step
 
     def add(self, picture: Image, pixel_aspect: Fraction, pts_s: float) -> None:
         """Encode `picture` at `pts_s`, after copying the sound that precedes it."""

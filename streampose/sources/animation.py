@@ -17,7 +17,8 @@ from streampose.frames import Image, SourceInfo
 from streampose.sources.convert import TooLarge, check_size
 from streampose.sources.recorded import PICTURES_PER_S, Recorded, Shot
 
-_FORMATS = frozenset(["WEBP", "PNG", "TIFF"])
+_FORMATS = frozenset(["WEBP", "PNG", "TIFF", "GIF"])
+"""A GIF file gets here if it has the suffix of another format; otherwise it is read as a video."""
 _MS = Fraction(1, 1000)
 
 

@@ -168,6 +168,8 @@ class Connection:
             except av.ExitError as error:
                 raise self._silence(error) from error
             except av.FFmpegError as error:
+                if error.errno == errno.EIO and container.size <= 0:
+                    return  # FFmpeg (8.1) reports an error at the end of each HTTP response without a length
                 raise Lost(f"the connection failed: {ffmpeg_reason(error)}", error) from error
             else:
                 return
@@ -226,10 +228,10 @@ def _why(error: Exception, endpoint: Endpoint) -> str:
 
 def _why_unreachable(endpoint: Endpoint) -> str | None:
     """Return why the host and port are unreachable; None if they are reachable or the protocol has no connections."""
-    parts = urlsplit(endpoint.url)
-    if parts.scheme not in _PORTS:
-        return None
     try:
+        parts = urlsplit(endpoint.url)
+        if parts.scheme not in _PORTS:
+            return None
         socket.create_connection((parts.hostname, parts.port or _PORTS[parts.scheme]), _PROBE_S).close()
     except (socket.gaierror, UnicodeError):
         return "no such host: check the host name"

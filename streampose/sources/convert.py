@@ -15,13 +15,12 @@ import cv2  # import before av, or windows hang: see sinks/window.py
 import av
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import SideDataContainer
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from streampose.errors import SourceError, describe
 from streampose.frames import Colours, Image, Shrink
+from streampose.sources.orientation import UPRIGHT, Orientations
 from streampose.sources.tone_map import ToneMap
 
 
@@ -37,8 +36,9 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 _UNSPECIFIED = 2
 _BT709 = 1
+_BT2020 = 9
 _RGB = 0
-_KNOWN_MATRICES = frozenset([_RGB, _BT709, _UNSPECIFIED, 4, 5, 6, 7, 9])
+_KNOWN_MATRICES = frozenset([_RGB, _BT709, _UNSPECIFIED, 4, 5, 6, 7, _BT2020])
 """Colour matrices that FFmpeg's converter supports (swscale 9.5), as AVColorSpace numbers (the same as ITU-T H.273).
 The converter refuses frames with any other matrix. Some frames name one by mistake, so such frames are treated as if
 they named none."""
@@ -47,6 +47,8 @@ _HD_WIDTH, _HD_HEIGHT = 1280, 577
 _PQ, _HLG = 16, 18
 """HDR transfer functions (ITU-T H.273)."""
 _SRGB = 13
+_ASPECTS = Fraction(1, 8), Fraction(8)
+"""Pixel aspect ratios that are believed. Real ones are between 1/2 and 4. With 100, a still could fill the memory."""
 
 
 class Crop(NamedTuple):
@@ -79,6 +81,8 @@ class FrameConverter:
         # longer than decoding the frame.
         self._reformatter = VideoReformatter()
         self._tone_maps: dict[int, ToneMap] = {}
+        self._orientations = Orientations()
+        self._orientation = UPRIGHT
 
     def to_bgr(self, frame: VideoFrame) -> Image:
         """Return a frame as a contiguous (H, W, 3) uint8 BGR image.
@@ -97,21 +101,29 @@ class FrameConverter:
             what = f"has frames ({frame.format.name}) that cannot be converted to BGR: {ffmpeg_reason(error)}"
             raise SourceError(f"{self._text} {what}") from error
         upright: npt.NDArray[Any] = self._cropped(bgr)
-        orientation = _orientation(frame)
-        if orientation.is_transposed:
+        self._orientation = self._orientations.of(frame)
+        if self._orientation.is_transposed:
             upright = cv2.transpose(upright)
-        if orientation.flip is not None:
-            upright = cv2.flip(upright, orientation.flip)
+        if self._orientation.flip is not None:
+            upright = cv2.flip(upright, self._orientation.flip)
         return np.ascontiguousarray(upright, np.uint8)
 
     def shrinking(self, frame: VideoFrame) -> Shrink | None:
-        """Return a function that shrinks a frame directly from its decoded pixels, after `to_bgr` has processed it.
+        """Return a function that shrinks the latest frame of `to_bgr` directly from its decoded pixels.
 
         Return None if the frame is RGB, HDR, cropped or not upright. Decoded pixels hold half as much data as BGR:
         shrinking 1280x720 to 398x224 takes 0.9 ms, compared with 2.5 ms in OpenCV.
         """
-        is_as_shown = self._crop == NO_CROP and _orientation(frame) == _UPRIGHT and not _is_hdr(frame)
+        is_as_shown = self._crop == NO_CROP and self._orientation == UPRIGHT and not _is_hdr(frame)
         return None if frame.format.is_rgb or not is_as_shown else _Shrinking(frame)
+
+    def pixel_aspect(self, stored: Fraction | None) -> Fraction:
+        """Return the pixel aspect ratio (width over height) of the latest image of `to_bgr`.
+
+        `stored` is the ratio that the stream declares. One outside `_ASPECTS` is a mistake and counts as 1.
+        """
+        aspect = stored if stored and _ASPECTS[0] <= stored <= _ASPECTS[1] else Fraction(1)
+        return 1 / aspect if self._orientation.is_transposed else aspect
 
     def _in_sdr(self, frame: VideoFrame) -> npt.NDArray[Any]:
         transfer = int(frame.color_trc)
@@ -152,12 +164,13 @@ def _is_hdr(frame: VideoFrame) -> bool:
 
 
 def _name_matrix(frame: VideoFrame) -> None:
-    """Set the colour matrix by frame size if the frame names none or an invalid one."""
+    """Set the colour matrix if the frame names none or an invalid one: HDR has BT.2020; else the size decides."""
     if frame.format.is_rgb:
         return
     if frame.colorspace in (_UNSPECIFIED, _RGB) or frame.colorspace not in _KNOWN_MATRICES:
         is_hd = frame.width >= _HD_WIDTH or frame.height >= _HD_HEIGHT
-        frame.colorspace = _BT709 if is_hd else _UNSPECIFIED  # the converter treats it as BT.601
+        by_size = _BT709 if is_hd else _UNSPECIFIED  # the converter treats it as BT.601
+        frame.colorspace = _BT2020 if _is_hdr(frame) else by_size
 
 
 _AREA = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
@@ -170,43 +183,6 @@ class _OfThread(threading.local):
 
 
 _of_thread = _OfThread()
-
-
-class _Orientation(NamedTuple):
-    """How to turn a stored frame upright: transpose first, then flip."""
-
-    is_transposed: bool
-    flip: int | None
-    """The code for `cv2.flip`: 1 left to right, 0 upside down, -1 both, None for no flip."""
-
-
-_UPRIGHT = _Orientation(False, None)
-
-
-def _orientation(frame: VideoFrame) -> _Orientation:
-    # `VideoFrame.rotation` cannot tell a mirror image from a 180-degree rotation, so read the display matrix. It shows
-    # a stored point (x, y) at (a x + c y, b x + d y), see libavutil/display.h. Other angles are rounded to the nearest
-    # quarter turn.
-    try:
-        # `frame.side_data` would create a reference cycle and keep the pixels until the garbage collector runs,
-        # hundreds of frames later. The stubs of PyAV 18.1 lack this constructor.
-        matrix = SideDataContainer(frame)[SideDataType.DISPLAYMATRIX]  # type: ignore[call-arg]
-    except KeyError:
-        return _UPRIGHT
-    a, b, _, c, d = np.frombuffer(memoryview(matrix), np.int32, 5).tolist()
-    is_transposed = abs(b) + abs(c) > abs(a) + abs(d)
-    across, down = (c, b) if is_transposed else (a, d)
-    flip = {(True, False): 1, (False, True): 0, (True, True): -1}.get((across < 0, down < 0))
-    return _Orientation(is_transposed, flip)
-
-
-def pixel_aspect(frame: VideoFrame, stored: Fraction | None) -> Fraction:
-    """Return the pixel aspect ratio (width over height) of the image that `FrameConverter` makes from a frame.
-
-    `stored` is the ratio that the stream declares.
-    """
-    aspect = stored or Fraction(1)
-    return 1 / aspect if _orientation(frame).is_transposed else aspect
 
 
 def ffmpeg_reason(error: av.FFmpegError) -> str:

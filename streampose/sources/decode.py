@@ -37,6 +37,11 @@ _HAS_CLOCK = frozenset(["mpegts", "mpeg", "dhav", "asf"])
 """Containers whose timestamps come from a clock that was running before the recording began."""
 
 
+STEPS_BACK_STAY = {"correct_ts_overflow": "0"}
+"""FFmpeg option. By default FFmpeg takes each step back of a clock for its end (26.5 hours in transport streams), so
+times would leap by this much where a recording was joined. A clock that really ends steps back too, to 0."""
+
+
 class Lost(Exception):
     """The input is unavailable or was lost. The text gives the reason without the source's name.
 
@@ -55,7 +60,7 @@ def open_recording(path: str) -> InputContainer:
     Raises `av.FFmpegError`.
     """
     # "file:" stops FFmpeg from treating a name with a colon as an address.
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS} | STEPS_BACK_STAY
     return av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
 
 
@@ -76,10 +81,19 @@ def video_stream(container: InputContainer, reading: Reading) -> VideoStream:
     decodable = [s for s in videos if s.codec_context is not None]
     if not decodable:
         raise Lost("this FFmpeg has no decoder for its video; use H.264, which is always supported")
+    decodable = [s for s in decodable if not _may_be_thumbnail(s)] or decodable
     if reading.max_height is not None:
         low = [s for s in decodable if s.codec_context.height <= reading.max_height]
         decodable = low or [min(decodable, key=lambda s: s.codec_context.height)]
     return max(decodable, key=_rank)
+
+
+_STILL_CODECS = frozenset(["bmp", "gif", "mjpeg", "png", "tiff", "webp"])
+
+
+def _may_be_thumbnail(stream: VideoStream) -> bool:
+    """Return whether a stream looks like a picture of a video beside it. Some writers do not mark such pictures."""
+    return stream.frames == 1 or stream.codec_context.name in _STILL_CODECS
 
 
 def _rank(stream: VideoStream) -> tuple[bool, int, int]:

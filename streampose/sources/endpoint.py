@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import av
 
-from streampose.addresses import for_ffmpeg, redact_address, split_userinfo
+from streampose.addresses import for_ffmpeg, host_of, redact_address
 from streampose.errors import SourceError, UsageError
-from streampose.sources.decode import CONTAINERS
+from streampose.sources.decode import CONTAINERS, STEPS_BACK_STAY
 from streampose.sources.source import file_safe
 
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "srt")
@@ -57,9 +57,10 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
     shown = redact_address(f"{scheme}://{rest}")
     if scheme not in _SCHEMES:
         raise UsageError(f"{shown} cannot be read: give {KINDS}")
-    host = re.split(r"[/?]", split_userinfo(rest)[1])[0]
-    if not host:
-        raise UsageError(f"{shown} has no host name")
+    try:
+        host_of(rest)
+    except ValueError as error:
+        raise UsageError(f"{shown} {error}") from error
     url = for_ffmpeg(scheme, rest)
     # Use the redacted text: a password that `split_userinfo` did not recognize must not leak into the name.
     source_id = file_safe(re.split(r"[?#]", shown.removeprefix(f"{scheme}://").removeprefix("***@"))[0])
@@ -87,7 +88,10 @@ def address(text: str, rtsp_transport: str) -> Endpoint:
         "allowed_segment_extensions": "ALL",
         # Continue a recording after the server closes the connection, for example while inference delays reading.
         "reconnect": "1",
-    }
+        # Otherwise FFmpeg (8.1) asks for the first frame of an MP4 file whose index is at its end on a connection that
+        # the server closes, and drops this frame without an error.
+        "multiple_requests": "1",
+    } | STEPS_BACK_STAY
     # A read may have to wait for a complete HLS segment.
     return Endpoint(url, shown, source_id, None, options, may_be_recorded=True, read_timeout_s=15.0)
 

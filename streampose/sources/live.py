@@ -25,7 +25,7 @@ from streampose.errors import SourceError
 from streampose.frames import Captured, Frame, SourceInfo
 from streampose.meter import Drop
 from streampose.sources.connection import Connection
-from streampose.sources.convert import FrameConverter, colours_of, ffmpeg_reason, pixel_aspect
+from streampose.sources.convert import FrameConverter, colours_of, ffmpeg_reason
 from streampose.sources.decode import Lost, video_stream
 from streampose.sources.endpoint import Endpoint
 from streampose.sources.outage import Outage
@@ -183,7 +183,7 @@ class LiveSource(Source):
                 self.info = replace(self.info, height=image.shape[0], width=image.shape[1])
             index, self._index = self._index, self._index + 1
             # Prefer the codec's value: a server may continue the stream with another publisher's video.
-            aspect = pixel_aspect(frame, stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio)
+            aspect = converter.pixel_aspect(stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio)
             yield Captured(
                 Frame(self.info.source_id, index, pts_s, time.monotonic(), image, pixel_aspect=aspect),
                 converter.shrinking(frame),

@@ -25,7 +25,7 @@ from streampose.sources.recorded import VideoFile
 from streampose.sources.remote import RemoteRecording, is_finite
 from streampose.sources.source import Reading, Source, file_safe
 from streampose.sources.stdin import StandardInput
-from streampose.sources.stills import PICTURE_SUFFIXES, Stills
+from streampose.sources.stills import PICTURE_SUFFIXES, Stills, is_heif
 
 DEMO = "demo"
 """The text that selects the bundled clip. To read a file of that name, write `./demo`."""
@@ -138,7 +138,7 @@ def _open_path(spelled: str, name: str | None, reading: Reading) -> Source:
     if status.st_size == 0:
         raise SourceError(f"{spelled} is empty (0 bytes)")
     source_id = name or file_safe(path.stem)
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+    if path.suffix.lower() in PICTURE_SUFFIXES or is_heif(path):
         if frame_count(path) > 1:
             return Animation(path, spelled, source_id, reading.max_pixels)
         return Stills([path], path.parent, spelled, source_id, reading.max_pixels)

@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 
 from streampose.errors import SourceError
 from streampose.frames import Captured, Frame, Image, Shrink, SourceInfo
-from streampose.sources.convert import NO_CROP, Crop, FrameConverter, colours_of, ffmpeg_reason, pixel_aspect
+from streampose.sources.convert import NO_CROP, Crop, FrameConverter, colours_of, ffmpeg_reason
 from streampose.sources.decode import Decoding, Lost, late_start_s, open_recording, packets_of, video_stream
 from streampose.sources.matroska import crops_of
 from streampose.sources.source import Reading, Source
@@ -106,7 +106,7 @@ class VideoFile(Recorded):
                     )
                 ticks = clock.tick(None if frame.pts is None else frame.pts - start)
                 pts_s = ticks * time_base.numerator / time_base.denominator
-                aspect = pixel_aspect(frame, stream.sample_aspect_ratio)
+                aspect = converter.pixel_aspect(stream.sample_aspect_ratio)
                 yield Shot(pts_s, image, pixel_aspect=aspect, shrink=converter.shrinking(frame))
         fault = decoding.fault
         if fault and isinstance(fault.cause, Lost):

@@ -14,7 +14,7 @@ import av
 from av.container import InputContainer
 
 from streampose.errors import UsageError
-from streampose.sources.decode import CONTAINERS
+from streampose.sources.decode import CONTAINERS, STEPS_BACK_STAY
 from streampose.sources.recorded import VideoFile
 from streampose.sources.source import Reading
 
@@ -39,7 +39,7 @@ class StandardInput(VideoFile):
         self._input.stop.set()
 
     def _open(self) -> InputContainer:
-        options = {"protocol_whitelist": "", "format_whitelist": CONTAINERS}
+        options = {"protocol_whitelist": "", "format_whitelist": CONTAINERS} | STEPS_BACK_STAY
         return av.open(self._input, "r", options=options, metadata_errors="replace")
 
 

@@ -26,7 +26,9 @@ _HEIF_SUFFIXES = frozenset([".heic", ".heif", ".hif"])
 PICTURE_SUFFIXES = _HEIF_SUFFIXES | frozenset(
     [".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
 )
-"""Lowercase suffixes of files that are read as stills. Any other file is read as a video."""
+"""Lowercase suffixes of files that are read as stills. Any other file is read as a video, except HEIF photographs."""
+_HEIF_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"mif1"])
+"""Brands of HEIF photographs (ISO/IEC 23008-12). Sequences have other brands, and so has AVIF."""
 
 
 class _BadPicture(NamedTuple):
@@ -56,7 +58,7 @@ class Stills(Recorded):
             file = path.relative_to(self._folder).as_posix()
             try:
                 image = _read_picture(path, self._max_pixels)
-            except (OSError, ValueError, cv2.error) as error:
+            except (OSError, ValueError, RuntimeError, SyntaxError, cv2.error) as error:
                 is_ours = isinstance(error, OSError | TooLarge)
                 reason = describe(error) if is_ours else "damaged or not a still"
                 first_bad = first_bad or _BadPicture(file, reason, error)
@@ -93,8 +95,22 @@ class Stills(Recorded):
         )
 
 
+def is_heif(path: Path) -> bool:
+    """Return whether a file is a HEIF photograph, whatever its name. Raises `OSError`."""
+    return _brand(path) in _HEIF_BRANDS
+
+
+def _brand(path: Path) -> bytes:
+    """Return the major brand of a file in ISO's base media format; b"" for another file."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[8:] if head[4:8] == b"ftyp" else b""
+
+
 def _read_picture(path: Path, max_pixels: int) -> Image:
-    if path.suffix.lower() in _HEIF_SUFFIXES:
+    brand = _brand(path)
+    is_sequence = path.suffix.lower() in _HEIF_SUFFIXES and brand not in (b"", b"avif", b"avis")
+    if brand in _HEIF_BRANDS or is_sequence:
         return _read_heif(path, max_pixels)
     with contextlib.suppress(OSError, SyntaxError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about damaged headers and PIL's own size limit

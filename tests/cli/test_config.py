@@ -181,3 +181,10 @@ def test_names_before_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b").touch()
     assert parse_input("a=b") == (None, "a=b")
+
+
+def test_a_file_of_a_windows_editor_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(b'\xef\xbb\xbf[sources.door]\r\nsource = "demo"\r\n')
+    inputs, _ = read_config(file)
+    assert [one.source for one in inputs] == ["demo"]
