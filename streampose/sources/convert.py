@@ -121,12 +121,12 @@ class FrameConverter:
             self._tone_maps[transfer] = ToneMap(is_hlg=transfer == _HLG)
         return self._tone_maps[transfer].to_bgr(self._reformatter.reformat(frame, format=ToneMap.FORMAT))
 
-    def _cropped(self, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        height, width = picture.shape[:2]
+    def _cropped(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        height, width = image.shape[:2]
         top, bottom, left, right = self._crop
         if top + bottom >= height or left + right >= width:
-            return picture
-        return picture[top : height - bottom, left : width - right]
+            return image
+        return image[top : height - bottom, left : width - right]
 
 
 class _Shrinking:

@@ -25,7 +25,7 @@ from streampose.sources.recorded import VideoFile
 from streampose.sources.remote import RemoteRecording, is_finite
 from streampose.sources.source import Reading, Source, file_safe
 from streampose.sources.stdin import StandardInput
-from streampose.sources.stills import PICTURE_SUFFIXES, Stills
+from streampose.sources.stills import STILL_SUFFIXES, Stills
 
 DEMO = "demo"
 """The text that selects the bundled clip. To read a file of that name, write `./demo`."""
@@ -138,7 +138,7 @@ def _open_path(spelled: str, name: str | None, reading: Reading) -> Source:
     if status.st_size == 0:
         raise SourceError(f"{spelled} is empty (0 bytes)")
     source_id = name or file_safe(path.stem)
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+    if path.suffix.lower() in STILL_SUFFIXES:
         if frame_count(path) > 1:
             return Animation(path, spelled, source_id, reading.max_pixels)
         return Stills([path], path.parent, spelled, source_id, reading.max_pixels)
@@ -149,7 +149,7 @@ def _open_stills(
     files: Sequence[Path], folder: Path | None, spelled: str, name: str | None, reading: Reading
 ) -> Source:
     if not files:
-        raise SourceError(f"{spelled}: no stills found (recognized by suffix: {' '.join(sorted(PICTURE_SUFFIXES))})")
+        raise SourceError(f"{spelled}: no stills found (recognized by suffix: {' '.join(sorted(STILL_SUFFIXES))})")
     folder = folder or Path(os.path.commonpath([p.parent for p in files]))
     return Stills(
         sorted(files, key=_natural), folder, spelled, name or file_safe(folder.resolve().name), reading.max_pixels
@@ -157,7 +157,7 @@ def _open_stills(
 
 
 def _is_still(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+    return path.suffix.lower() in STILL_SUFFIXES and path.is_file()
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
