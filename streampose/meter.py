@@ -26,11 +26,11 @@ class Drop:
     """Causes of drops."""
 
     STALE = "stale"
-    """The frame was older than the freshness limit when it was read."""
+    """The frame arrived later than the freshness limit allows."""
     BUSY = "busy"
     """A newer frame arrived before the networks were free. For a sink: the sink was too slow."""
     OUTPUT = "output"
-    """Drawing or the sinks of the source were too slow."""
+    """Drawing, a window or the caller was too slow."""
     DISCONNECTED = "disconnected"
     """A sink had no connection."""
     STOPPED = "stopped"
