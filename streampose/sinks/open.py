@@ -158,7 +158,9 @@ def open_sink(
         return PublishSink(target, give_up_after_s=give_up_after_s)
 
     if "://" in target:
-        raise UsageError(f"cannot write to {redact_address(target)}: an address starts with its scheme")
+        raise UsageError(
+            f"cannot write to {redact_address(target)}: an address starts with its scheme, such as rtmp://"
+        )
     path = Path(target)
     suffix = path.suffix.lower()
     if target.endswith(("/", os.sep)):

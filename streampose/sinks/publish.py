@@ -65,8 +65,8 @@ class PublishSink(Sink):
         super().__init__(redact_address(url))
         scheme, _, rest = url.partition("://")
         if scheme.lower() not in SCHEMES or not rest.strip("/"):
-            known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise UsageError(f"cannot publish to {self.text}: an address starts with {known} and a host")
+            known = " or ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise UsageError(f"cannot publish to {self.text}: give an address of the form {known}, followed by a host")
         self._interrupted = threading.Event()
         self._uplink = Uplink(
             self.text, for_ffmpeg(scheme, rest), SCHEMES[scheme.lower()], give_up_after_s, self._interrupted

@@ -29,7 +29,7 @@ from streampose.sinks.target import (
 STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 QUALITY = 95
-"""JPEG and WebP quality out of 100, OpenCV's default for JPEG. It keeps the edges of skeleton lines sharp."""
+"""JPEG and WebP quality out of 100. It is OpenCV's default for JPEG and keeps the edges of skeleton lines sharp."""
 _ENCODING = {
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, QUALITY],
     ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, QUALITY],

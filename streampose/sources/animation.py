@@ -1,4 +1,4 @@
-"""Picture files with several frames: animated WebP, animated PNG and multi-page TIFF."""
+"""Image files with several frames: animated WebP, animated PNG and multi-page TIFF."""
 
 from __future__ import annotations
 

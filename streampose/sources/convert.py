@@ -32,7 +32,9 @@ class TooLarge(ValueError):
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise `TooLarge` if an image has more than `max_pixels` pixels."""
     if width * height > max_pixels:
-        raise TooLarge(f"{width} x {height} pixels exceed max_pixels ({max_pixels:,})")
+        raise TooLarge(
+            f"{width} x {height} pixels exceed `max_pixels` ({max_pixels:,}): raise it if you trust the source"
+        )
 
 
 _UNSPECIFIED = 2

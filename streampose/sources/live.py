@@ -39,7 +39,7 @@ OPEN_TIMEOUT_S = 5.0
 _WITHOUT_CLOCK = frozenset(["mpjpeg", "mjpeg"])
 """Streams without timestamps, for which FFmpeg assumes 25 frames per second. Their frames are timed on arrival."""
 _FRAME_WITHIN_S = 20.0
-"""A stream that gives no frame for this long cannot be decoded. Some cameras send a keyframe only every 10 s."""
+"""A connection is lost if no frame can be decoded for this long. Some cameras send a keyframe only every 10 s."""
 
 
 class LiveSource(Source):

@@ -79,7 +79,8 @@ def _open_stream(text: str, one: Input, reading: Reading) -> Source:
         return StandardInput(one.name or "stdin", reading)
     if "://" in text:
         if (one.size, one.fps, one.input_format) != (None, None, None):
-            raise UsageError(f"{redact_address(text)}: size, fps and input_format apply only to cameras; remove them")
+            shown = redact_address(text)
+            raise UsageError(f"{shown}: `size`, `fps` and `input_format` apply only to cameras: remove them")
         endpoint = address(text, one.rtsp_transport)
     else:
         endpoint = camera(text, one.size, one.fps, one.input_format)
