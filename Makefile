@@ -1,15 +1,15 @@
-# make demo: set everything up in .venv and run the main job offline on the bundled clip
-# make test: set everything up in .venv and pass the tests
+# make demo: set up .venv and run streampose on the bundled clip
+# make test: set up .venv and run the tests
 
 PYTHON ?= python3
-# What pip should know besides, for example an index with a CPU build of torch: make demo PIP_FLAGS="--index-url ..."
+# Additional options for pip, for example an index with a CPU build of torch: make demo PIP_FLAGS="--extra-index-url URL"
 PIP_FLAGS ?=
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-# Where the system lacks the libraries of windows, as most servers do, OpenCV is taken without them.
+# If the system libraries for windows are missing, as on most servers, install OpenCV without windows.
 OPENCV_LOADS = $(BIN)/python -c "import cv2" 2>/dev/null
-WITHOUT_WINDOWS = echo "OpenCV's windows need system libraries that are not here: taking opencv-python-headless" \
+WITHOUT_WINDOWS = echo "system libraries for OpenCV windows are missing: installing opencv-python-headless" \
 	&& $(BIN)/python -m pip uninstall --quiet --yes opencv-python \
 	&& $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 
@@ -21,7 +21,7 @@ demo: .venv/ready
 test: .venv/ready-tests
 	$(BIN)/python -m pytest -m "not long"
 
-# Full clips and long runs.
+# Long tests: full clips and long runs.
 test-long: .venv/ready-tests
 	$(BIN)/python -m pytest -m long
 
@@ -31,7 +31,7 @@ check: .venv/ready-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Write the help texts of the program into docs/cli.md.
+# Update the help texts in docs/cli.md.
 docs: .venv/ready
 	$(BIN)/python -m tools.docs_help
 

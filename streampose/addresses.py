@@ -1,7 +1,6 @@
-"""All that is known of addresses and what is secret in them: how people write them, how FFmpeg wants them, how they are
-shown.
+"""Addresses (URLs) and the secrets in them: converts addresses for FFmpeg, and redacts them for messages.
 
-Shown is neither user name nor password, no value of a query, and no key of an RTMP stream. Imports nothing of ours.
+A redacted address shows no user name, password, query value or RTMP stream key. Imports no other module of the package.
 """
 
 from __future__ import annotations
@@ -10,13 +9,18 @@ import re
 from urllib.parse import quote, urlsplit
 
 _UNHARMFUL = ":%!$&()*+,;="
-"""RTMP's are sent as they stand, so nothing is escaped without need; FFmpeg decodes those of the others."""
+"""Characters of user names and passwords that are not escaped. RTMP sends user information as written, so only
+necessary characters are escaped. For other protocols, FFmpeg decodes the escapes."""
 
 
 def split_userinfo(rest: str) -> tuple[str | None, str]:
-    """Split what follows `://` into user information and place; a password may hold `@`, `/`, `?`, and a path `@`."""
+    """Split the text after `://` into user information (None if there is none) and the rest, starting at the host.
+
+    A password may contain `@`, `/` and `?`. A path may contain `@`.
+    """
     userinfo, at, _ = rest.rpartition("@")
-    # host/path@x and host:554/path@x, and not a password with a slash: me:/word@x, me:12/34@a.host
+    # Distinguish a path with an @ (host/path@x, host:554/path@x) from a password with a slash (me:/word@x,
+    # me:12/34@a.host).
     is_login = re.match(r"[^/?:]*:(?![0-9]+[/?])", userinfo) or (
         re.match(r"[^/?:.]*:", userinfo) and re.match(r"(localhost|[\w-]+(\.[\w-]+)+|\[)", rest[len(userinfo) + 1 :])
     )
@@ -42,9 +46,9 @@ def host_of(rest: str) -> str:
 
 
 def for_ffmpeg(scheme: str, rest: str) -> str:
-    """Return `scheme://rest` with those characters of its user name and password escaped at which FFmpeg would cut it.
+    """Return `scheme://rest` with the characters escaped at which FFmpeg would cut off the user name or password.
 
-    A `%` before two hexadecimal digits stays: there the user has escaped.
+    A `%` before two hexadecimal digits is kept, because it is an escape written by the user.
     """
     userinfo, place = split_userinfo(rest)
     if userinfo is None:
@@ -55,41 +59,41 @@ def for_ffmpeg(scheme: str, rest: str) -> str:
 
 
 _BEGIN = re.compile(r"[A-Za-z0-9+.-]*://|(?:rtmp|rtsp|http)[a-z]*:/", re.IGNORECASE)
-"""How an address begins; with one slash where a path object was made of it."""
+"""The beginning of an address. It has only one slash if the address was converted to a path object."""
 _USERINFO = re.compile(
     rf"""
-    \*\*\*@  # redacted already
-  | (?!\[) [^/?\#@:]* : (?! \d* (?: [/?\#\s'"),;\]] | $ ) )  # a user and a password, no host and port
+    \*\*\*@  # already redacted
+  | (?!\[) [^/?\#@:]* : (?! \d* (?: [/?\#\s'"),;\]] | $ ) )  # user and password, not host and port
     (?: (?: (?! [\s'"(\[=] (?: {_BEGIN.pattern} ) ) . )* @ | .*? @ )
   | [^\s'"]* @
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
-"""What follows the scheme in a text, up to the last `@` that can belong to the address."""
+"""The user information after the scheme, up to the last `@` that can belong to the address."""
 _OPENING = re.compile(r"(['\"])[^'\"\s]*$")
-"""A quotation mark before an address, or before its name, as in 'cam=rtsp://...'."""
+"""An opening quotation mark before an address, or before its name as in 'cam=rtsp://...'."""
 _MORE_QUERY = re.compile(rf"(?:(?!{_BEGIN.pattern})[^\n'\"])*(?:[=&]\S*|(?=:\s))", re.IGNORECASE)
 _MOST_NESTED = 10
-"""Addresses in an address; with more of them all of it is hidden."""
+"""Maximum number of nested addresses. An address with more of them is hidden completely."""
 _MAY_BE_LOGIN = re.compile(
     r"(?!localhost:|[0-9]+(\.[0-9]+){3}:|\[) ([^/?@.]*:[0-9]+[/?].*@ | [^/?@]*:[0-9]+[/?].*@[^@/]*/)",
     re.VERBOSE | re.DOTALL,
 )
-"""A user whose password begins as a port does, or a host with an `@` in its path: a name without a dot, or any name
-where a path follows the `@`. It is hidden, because it may be a password."""
+"""Either a user whose password begins like a port number, or a host whose path contains an `@`. Matches names without
+a dot, and any name if a path follows the `@`. The match is hidden, because it may be a password."""
 
 
 def redact(text: str) -> str:
-    """Return `text` with what is secret in every address in it replaced by `***`; see `redact_address`.
+    """Return `text` with the secrets in every address replaced by `***`; see `redact_address`.
 
-    Where an address ends among other words is a guess: a password reaches up to the last `@` before the next address,
-    an address in quotation marks up to the closing one, a query with spaces up to the last word with `=` or `&` or the
-    last colon. One word too many is hidden rather than one too few.
+    Within a text, the end of an address can only be guessed. A password extends to the last `@` before the next
+    address. An address in quotation marks extends to the closing quotation mark. A query with spaces extends to the
+    last word with `=` or `&`, or to the last colon. In doubt, more is hidden rather than less.
     """
     parts, position = [], 0
     while begin := _BEGIN.search(text, position):
         end = _end(text, begin)
-        # Punctuation behind an address belongs to the sentence.
+        # Punctuation after an address belongs to the sentence.
         address = text[begin.start() : end].rstrip(":,;.)]}'\"")
         parts += [text[position : begin.start()], redact_address(address)]
         position = begin.start() + len(address)
@@ -97,10 +101,10 @@ def redact(text: str) -> str:
 
 
 def _end(text: str, begin: re.Match[str]) -> int:
-    """Return where the address ends that begins with the match `begin` in `text`."""
+    """Return the end of the address in `text` that starts with the match `begin`."""
     end = 0
     inner: re.Match[str] | None = begin
-    while inner is not None:  # an address may hold another one
+    while inner is not None:  # an address may contain another one
         userinfo = _USERINFO.match(text, inner.end())
         start = userinfo.end() if userinfo else inner.end()
         opening = _OPENING.search(text[: inner.start()])
@@ -120,11 +124,11 @@ def _word_end(text: str, start: int) -> int:
 
 
 def redact_address(text: str) -> str:
-    """Return an address (`scheme://...`, with nothing behind it) with what is secret in it replaced by `***`.
+    """Return an address (`scheme://...`, without any text after it) with its secrets replaced by `***`.
 
-    Hidden are the user information, everything behind `?`, the values that a fragment, a path's `;name=value` or a
-    path's `password=value` assigns, and of RTMP everything behind the application: the key of the stream. The same
-    holds for an address inside the address. Texts without an address come back as they are.
+    These parts are hidden: the user information; everything after `?`; a fragment with `=`; the parts `;name=value` and
+    the values of `password=value` and similar in a path; and, for RTMP, everything after the application, which is the
+    stream key. The same applies to an address inside the address. A text without an address is returned unchanged.
     """
     begin = _BEGIN.search(text)
     if begin is None:
@@ -139,14 +143,14 @@ def redact_address(text: str) -> str:
     nested = redact_address(place[inner.start() :]) if inner else ""
     place = place[: inner.start()] if inner else place
     login = re.search(r"/[^/@:?]*:(.*)@", place, re.DOTALL)
-    if login:  # with a ? in it, nobody knows where it ends
+    if login:  # if it contains a ?, its end is unknown
         place = place[: login.start()] + "/***" + ("" if "?" in login[1] else place[login.end() - 1 :])
     place = _without_values(place + nested, is_rtmp="rtmp" in begin[0].lower())
     return text[: begin.end()] + ("" if userinfo is None else "***@") + place
 
 
 def _without_values(place: str, *, is_rtmp: bool) -> str:
-    """Return what follows `://` and the user information without the values that may be secret."""
+    """Return `place`, an address without scheme and user information, with values that may be secret replaced."""
     if is_rtmp:
         place = re.sub(r"^([^/?#]*/[^/?#;\s]*[/?#;\s]).+", r"\1***", place, flags=re.DOTALL)
     place = re.sub(r"\?.+", "?***", place, flags=re.DOTALL)

@@ -171,29 +171,29 @@ class Annotator:
                 f"cannot draw {point_count} points with a skeleton of {len(self._skeleton.names)}: "
                 "use the skeleton of the network that found them"
             )
-        picture: Image = image.copy()
+        drawn: Image = image.copy()
         if len(people) == 0:
-            return picture
+            return drawn
         try:
-            self._draw(picture, people)
+            self._draw(drawn, people)
         except Exception as error:
             raise AnnotateError(f"cannot draw {len(people)} people: {describe(error)}") from error
-        return picture
+        return drawn
 
-    def _draw(self, picture: Image, people: People) -> None:
-        people = replace(people, boxes_xyxy=_clipped(people.boxes_xyxy, picture))
-        visible = _drawable(people.to_key_points(self._min_score)) & _is_near(people.keypoints_xy, picture)
-        line_widths = _line_widths(people.boxes_xyxy, picture)
+    def _draw(self, drawn: Image, people: People) -> None:
+        people = replace(people, boxes_xyxy=_clipped(people.boxes_xyxy, drawn))
+        visible = _drawable(people.to_key_points(self._min_score)) & _is_near(people.keypoints_xy, drawn)
+        line_widths = _line_widths(people.boxes_xyxy, drawn)
         if self._boxes:
-            _draw_boxes(picture, _tags(people))
+            _draw_boxes(drawn, _tags(people))
         if self._style == "weighted":
-            self._draw_weighted(picture, people, visible, line_widths)
+            self._draw_weighted(drawn, people, visible, line_widths)
         else:
-            self._draw_lines(picture, people, visible, line_widths)
+            self._draw_lines(drawn, people, visible, line_widths)
         if self._labels:
-            _draw_labels(picture, _tags(people))
+            _draw_labels(drawn, _tags(people))
 
-    def _draw_lines(self, picture: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
+    def _draw_lines(self, drawn: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
         colors = _person_colors(people) if self._by_person else np.full(len(people), "")
         groups = []
         for width, color in sorted({*zip(line_widths.tolist(), colors.tolist(), strict=True)}):
@@ -202,16 +202,16 @@ class Annotator:
         # A line of one pixel has no rim, because the rim would hide most of it.
         for width, own, xy, shown in groups:
             if width > 1:
-                EdgeAnnotator(self._skeleton.edges, _color(_RIM), width + 2).draw(picture, xy, shown)
+                EdgeAnnotator(self._skeleton.edges, _color(_RIM), width + 2).draw(drawn, xy, shown)
             for color, edges in ({own: self._skeleton.edges} if own else self._edges_of).items():
-                EdgeAnnotator(edges, _color(color), width).draw(picture, xy, shown)
+                EdgeAnnotator(edges, _color(color), width).draw(drawn, xy, shown)
         for width, own, xy, shown in groups:
             if width > 1:
-                VertexAnnotator(_color(_RIM), width + 2).draw(picture, xy, shown)
+                VertexAnnotator(_color(_RIM), width + 2).draw(drawn, xy, shown)
             for color, points in ({own: np.True_} if own else self._points_of).items():
-                VertexAnnotator(_color(color), width + 1).draw(picture, xy, shown & points)
+                VertexAnnotator(_color(color), width + 1).draw(drawn, xy, shown & points)
 
-    def _draw_weighted(self, picture: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
+    def _draw_weighted(self, drawn: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
         small_first = np.argsort(line_widths, kind="stable")
         xy, visible = people.keypoints_xy[small_first].astype(np.float64), visible[small_first]
         opacities = people.keypoint_scores[small_first].clip(0, 1)
@@ -224,12 +224,12 @@ class Annotator:
         # At line width 2, these are the documentation's sizes: limbs of 2 pixels to each side, points of radius 4.
         limbs = _ellipses(xy[of_end], widths[person])
         colors = [self.edge_colors[i] for i in edge] if own is None else own[person].tolist()
-        _blend(picture, limbs, colors, opacities[of_end].mean(axis=1))
+        _blend(drawn, limbs, colors, opacities[of_end].mean(axis=1))
 
         person, point = np.nonzero(visible)
         points = xy[person, point, None] + (1.5 * widths[person] + 1)[:, None, None] * _CIRCLE
         colors = [self.point_colors[i] for i in point] if own is None else own[person].tolist()
-        _blend(picture, points, colors, opacities[person, point])
+        _blend(drawn, points, colors, opacities[person, point])
 
 
 @cache
@@ -250,34 +250,34 @@ def _drawable(key_points: sv.KeyPoints) -> _Bool:
     return drawable if key_points.visible is None else drawable & key_points.visible
 
 
-def _is_near(xy: Float32, picture: Image) -> _Bool:
+def _is_near(xy: Float32, drawn: Image) -> _Bool:
     """Return a mask (N, K) of the points at most one image size outside the image.
 
     The limit avoids overflows of OpenCV's integer coordinates.
     """
-    size = np.array(picture.shape[1::-1])
+    size = np.array(drawn.shape[1::-1])
     return np.asarray((np.abs(xy - size / 2) <= 1.5 * size).all(axis=2))
 
 
-def _clipped(boxes_xyxy: Float32, picture: Image) -> Float32:
+def _clipped(boxes_xyxy: Float32, drawn: Image) -> Float32:
     """Return the boxes (N, 4) made finite and clipped to the image. A box outside the image becomes empty."""
-    height, width = picture.shape[:2]
+    height, width = drawn.shape[:2]
     return np.clip(np.nan_to_num(boxes_xyxy), 0, np.array([width - 1, height - 1] * 2, np.float32))
 
 
-def _line_width(picture: Image) -> int:
+def _line_width(drawn: Image) -> int:
     """Return the line width in pixels: 1/270 of the image's shorter side (1080p: 4, 720p: 3), at least 2."""
-    shorter_side: int = min(picture.shape[:2])
+    shorter_side: int = min(drawn.shape[:2])
     return max(2, round(shorter_side / 270))
 
 
-def _line_widths(boxes_xyxy: Float32, picture: Image) -> Int64:
+def _line_widths(boxes_xyxy: Float32, drawn: Image) -> Int64:
     """Return each person's line width (N,) in pixels.
 
     It is 1/50 of the box's longer side, but at most the image's line width and at least 1.
     """
     sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
-    widths: Int64 = np.clip(np.rint(sides / 50), 1, _line_width(picture)).astype(np.int64)
+    widths: Int64 = np.clip(np.rint(sides / 50), 1, _line_width(drawn)).astype(np.int64)
     return widths
 
 
@@ -323,10 +323,10 @@ def _ellipses(ends: _Float64, half_widths: Int64) -> _Float64:
     return outlines
 
 
-def _blend(picture: Image, outlines: _Float64, colors: Sequence[str], opacities: Float32) -> None:
+def _blend(drawn: Image, outlines: _Float64, colors: Sequence[str], opacities: Float32) -> None:
     """Blend the filled convex `outlines` (M, P, 2), in pixels, in order. Only each bounding rectangle is processed."""
     subpixel_bits, soft_edge_px = 4, 2
-    height, width = picture.shape[:2]
+    height, width = drawn.shape[:2]
     low = np.maximum(np.floor(outlines.min(axis=1)) - soft_edge_px, 0).astype(int)
     high = np.minimum(np.ceil(outlines.max(axis=1)) + soft_edge_px + 1, (width, height)).astype(int)
     corners = np.rint((outlines - low[:, None]) * 2**subpixel_bits).astype(np.int32)
@@ -336,7 +336,7 @@ def _blend(picture: Image, outlines: _Float64, colors: Sequence[str], opacities:
     ):
         if left >= right or top >= bottom:
             continue
-        below = picture[top:bottom, left:right]
+        below = drawn[top:bottom, left:right]
         filled = below.copy()
         cv2.fillConvexPoly(filled, polygon, bgr[color], cv2.LINE_AA, subpixel_bits)
         cv2.addWeighted(filled, opacity, below, 1 - opacity, 0, dst=below)
@@ -363,12 +363,12 @@ def _tag_colors(tags: sv.Detections) -> Int64:
     return np.where(tracks == NO_TRACK, len(_TRACKED), tracks % len(_TRACKED))
 
 
-def _draw_boxes(picture: Image, tags: sv.Detections) -> None:
-    sv.BoxAnnotator(_TAG_COLORS, thickness=(_line_width(picture) + 1) // 2).annotate(picture, tags, _tag_colors(tags))
+def _draw_boxes(drawn: Image, tags: sv.Detections) -> None:
+    sv.BoxAnnotator(_TAG_COLORS, thickness=(_line_width(drawn) + 1) // 2).annotate(drawn, tags, _tag_colors(tags))
 
 
-def _draw_labels(picture: Image, tags: sv.Detections) -> None:
-    height, width = picture.shape[:2]
+def _draw_labels(drawn: Image, tags: sv.Detections) -> None:
+    height, width = drawn.shape[:2]
     scale = max(0.4, min(height, width) / 1440)
     padding = round(10 * scale)
     texts = [
@@ -382,4 +382,4 @@ def _draw_labels(picture: Image, tags: sv.Detections) -> None:
         place[0] = max(0, min(place[0], width - 1 - text_width - 2 * padding))
         place[1] = max(place[1], text_height + 2 * padding)
     annotator = sv.LabelAnnotator(_TAG_COLORS, text_color=sv.Color.BLACK, text_scale=scale, text_padding=padding)
-    annotator.annotate(picture, sv.Detections(xyxy=places), texts, _tag_colors(tags))
+    annotator.annotate(drawn, sv.Detections(xyxy=places), texts, _tag_colors(tags))

@@ -1,4 +1,4 @@
-"""The main job from Python: texts and numbers to a running pipeline. Connects the parts and does no work itself."""
+"""The Python entry point `stream`: builds a pipeline from texts and options. Does no work itself."""
 
 from __future__ import annotations
 
@@ -70,51 +70,53 @@ def stream(
         for result in streampose.stream("clip.mp4"):
             print(result.frame.pts_s, result.people.keypoints_xy)
 
-    Sinks and recordings are opened and networks are loaded before this returns. The work, and connecting to live
-    sources, starts with the iteration. The pipeline is also a context manager: use it as one if you may leave the loop
-    early.
+    Recordings and sinks are opened, and networks are loaded, before this returns. Work begins when you iterate over the
+    pipeline; live sources are connected then. Only HTTP addresses are opened earlier, to find out whether they are
+    recordings. Use the pipeline as a context manager if you may leave the loop early.
 
     Args:
         source: a video file, a still, a folder or glob of stills, `demo`, a camera (0, `/dev/video2`), an RTSP, RTMP
-            or HTTP address, `-` for a container on standard input; an `Input`, which has its own options; or several
+            or HTTP address, or `-` for a video on standard input; or an `Input`, which has its own options; or several
             of these.
-        to: sinks, as texts (see `streampose.sinks.open.open_sink`) or objects, for every source without its own;
-            `{source}` in a text stands for the source's id.
+        to: sinks, as texts (see `streampose.sinks.open.open_sink`) or objects, for all sources without sinks of their
+            own. `{source}` in a text stands for the name of the source.
         overwrite: replace existing files.
         segment_s: start a new video file every `segment_s` seconds.
         pose: ViTPose checkpoint: a bundled name, a hub id or a local folder in hub layout.
         detector: detector checkpoint, named in the same way.
-        classes: names or numbers of the detector's classes to find; None finds people.
-        dataset_index: expert of a mixture-of-experts (`plus`) checkpoint; None takes the first.
-        allow_pickle: load weights that are not safetensors; such files can run code.
+        classes: detector classes to find, by name or number; None finds people.
+        dataset_index: expert of a mixture-of-experts (`plus`) checkpoint; None selects the first.
+        allow_pickle: allow pickled weights (`pytorch_model.bin`); such files can run code.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`.
         dtype: `auto`, `float32`, `bfloat16`, `float16`.
-        compile: on an accelerator, compile the networks while the run goes on; torch keeps the result.
-        warm_up: compile, and wait for it before each first batch.
-        box_threshold: lowest box score, 0..1; None takes the detector's default.
-        max_people: maximum people per frame, best boxes first; None takes all.
-        track: give people identities that last; stills have none.
-        remember_s: how long somebody who is not seen is remembered, to be recognized on return.
-        detect_every: run the detector on every Nth frame, and earlier if somebody is in doubt; in between, follow
-            people from their keypoints. `auto` runs it as often as the frame rate leaves time. Stills are always
-            detected.
-        flip_test: average the heatmaps with those of the mirrored crops: slightly better, half the speed.
-        blur: `hf` or `paper`, the Gaussian before the sub-pixel step; None takes `paper`, which measures better.
-        detect_batch: maximum frames per detector call; None takes the device's default.
-        pose_batch: maximum people per pose call; None takes the device's default.
-        keypoint_threshold: lowest score of a drawn keypoint; data always has all.
+        compile: compile the networks in the background (accelerators only); torch caches the result for the next run.
+        warm_up: like `compile`, but the first batch of each size waits until it is compiled.
+        box_threshold: minimum score of a box, 0..1; None uses the detector's default.
+        max_people: maximum people per frame; the best boxes are kept. None sets no limit.
+        track: give people identities that last. Stills have none.
+        remember_s: how long somebody who is out of sight is remembered, in seconds.
+        detect_every: run the detector only on every Nth frame, and earlier if following becomes uncertain. In between,
+            follow people by their keypoints. `auto` runs it as often as the frame rate allows. On stills, the detector
+            runs on each.
+        flip_test: average the heatmaps with those of the mirrored crops: slightly better keypoints, but the pose
+            network takes twice as long.
+        blur: heatmap smoothing before the sub-pixel step, as in transformers (`hf`) or the original ViTPose (`paper`).
+            None selects `paper`.
+        detect_batch: maximum frames per detector call; None uses the device's default.
+        pose_batch: maximum people per pose call; None uses the device's default.
+        keypoint_threshold: minimum score of a drawn keypoint; data contain all keypoints.
         style: `lines` or `weighted`.
-        boxes: draw the boxes.
-        labels: draw a label at each box.
-        colour_by: `side` colours the sides of the body, `person` each person.
+        boxes: draw the box of each person.
+        labels: draw the identity (or class) and box score of each person.
+        colour_by: `side` gives the sides of the body different colours, `person` each person.
         draw: draw every result, even if no sink needs it.
-        results_wanted: keep going for the caller when every sink has failed.
-        stall_after_s: abort if one piece of work takes longer.
+        results_wanted: continue for the caller after all sinks have failed.
+        stall_after_s: abort if a step makes no progress for this many seconds.
 
     Raises:
-        UsageError: a value cannot be right.
-        SourceError, ModelError, SinkError: something cannot be opened. The iteration raises these, `AnnotateError` and
-            `StalledError` after every result before the failure.
+        UsageError: a value is invalid.
+        SourceError, ModelError, SinkError: a source or sink cannot be opened, or a network cannot be loaded. During the
+            iteration, these errors, `AnnotateError` and `StalledError` are raised after all results before the failure.
     """
     dtype = str(dtype).removeprefix("torch.")
     asked = SimpleNamespace(**check(locals(), _OPTIONS))
@@ -197,14 +199,14 @@ def stream(
 
 def _compile(*networks: PersonDetector | PoseEstimator, waits: bool) -> None:
     if any(network.device.type == "cpu" for network in networks):
-        log.info("nothing is compiled on a CPU: the networks run as fast as they are")
+        log.info("nothing is compiled on a CPU: compilation is supported on accelerators only")
         return
     for network in networks:
         network.compile(waits=waits)
 
 
 def _listed(values: Any, kind: type | UnionType) -> list[Any]:
-    """Return values as a list. One text, path or `kind` becomes a list of one; None becomes an empty list."""
+    """Return `values` as a list. A single text, path or `kind` becomes a list of one; None becomes an empty list."""
     if values is None:
         return []
     return [values] if isinstance(values, str | os.PathLike | int | kind) else list(values)

@@ -1,7 +1,7 @@
-"""Bounded channels between two threads, and from several threads to one. Knows nothing of the values.
+"""Bounded channels between two threads, and from several threads to one. Knows nothing about the values.
 
-Values and the ending flow down; closing flows up. The producer calls `put`, then `finish`. The taker calls `take` or
-`take_batch`. When it wants no more it calls `close`, which wakes the producer with `Closed`.
+Values and the ending flow down; closing flows up. The producer calls `put` for each value, then `finish`. The consumer
+calls `take` or `take_batch`. To stop early, the consumer calls `close`; the producer's `put` then raises `Closed`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 class Finished(Exception):
-    """The producer has finished and every value has been taken."""
+    """The producer has finished, and all values have been taken."""
 
 
 class Closed(Exception):
-    """The taker wants no more."""
+    """The consumer has closed the channel."""
 
 
 class Empty(Exception):
@@ -30,7 +30,7 @@ class Empty(Exception):
 
 
 class Channel(Generic[T]):
-    """Carries at most `depth` values from one producer to one taker."""
+    """Carries values from one producer to one consumer and holds at most `depth` of them."""
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class Channel(Generic[T]):
         on_drop: Callable[[T], None] | None = None,
         changed: threading.Condition | None = None,
     ) -> None:
-        """Make a channel that waits when full, or one that drops.
+        """Create a channel that either waits or drops values when it is full.
 
         Args:
             depth: maximum number of waiting values.
             on_drop: if None, `put` waits while the channel is full. Otherwise `put` never waits: it removes the oldest
                 value and passes it to `on_drop`, in the producer's thread.
-            changed: notified of every change. Channels that share it can be waited for together.
+            changed: condition that is notified of every change. A thread can wait for several channels that share it.
         """
         if depth < 1:
             raise ValueError(f"a channel holds at least one value, not {depth}")
@@ -62,11 +62,11 @@ class Channel(Generic[T]):
 
     @property
     def closed(self) -> bool:
-        """Whether the taker wants no more."""
+        """Whether the consumer has closed the channel."""
         return self._closed
 
     def put(self, value: T) -> None:
-        """Add a value; see `on_drop` for a full channel. Raises `Closed`."""
+        """Add a value; `on_drop` decides what happens if the channel is full. Raises `Closed`."""
         oldest: list[T] = []
         with self._changed:
             if self._on_drop is None:
@@ -92,9 +92,10 @@ class Channel(Generic[T]):
                 self._changed.notify_all()
 
     def take(self, timeout_s: float | None = None) -> T:
-        """Wait for the next value and return it; `timeout_s=0` does not wait.
+        """Wait for the next value and return it. With `timeout_s=0`, do not wait.
 
-        Raises `Finished` or the producer's error at the end, `Closed` once closed, `Empty` if no value arrives in time.
+        Raises `Finished` or the producer's error after the last value, `Closed` if the channel is closed, and `Empty`
+        if no value arrives in time.
         """
         with self._changed:
             self._wait(timeout_s)
@@ -109,11 +110,11 @@ class Channel(Generic[T]):
         fill_s: float = 0.0,
         timeout_s: float | None = None,
     ) -> list[T]:
-        """Return the next values in order. Waits for the first as `take` does.
+        """Return a batch of the next values in order. Wait for the first value like `take`.
 
-        A batch holds at most `most` values, whose weights sum to at most `limit`; a single value may weigh more. Waits
-        up to `fill_s` seconds for further values. Raises as `take` does; the next call raises an ending that follows
-        the batch.
+        The batch holds at most `most` values, and their weights sum to at most `limit`; a single value may weigh more.
+        Wait up to `fill_s` seconds for further values. Raises the same exceptions as `take`. If the stream ends after
+        the batch, the next call raises the ending.
         """
         batch = [self.take(timeout_s)]
         total = weigh(batch[0])
@@ -136,7 +137,7 @@ class Channel(Generic[T]):
                 raise Closed
 
     def close(self) -> None:
-        """Discard waiting values and wake the producer. Safe twice, from any thread."""
+        """Discard waiting values and wake the producer. Safe to call twice and from any thread."""
         with self._changed:
             self._closed = True
             self._values.clear()
@@ -172,14 +173,14 @@ class Channel(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of one channel of a `Merge`, after its last value."""
+    """Marks the end of one channel of a `Merge`, after its last value."""
 
     error: BaseException | None
-    """The cause of a failure; None for an ordinary end."""
+    """The error if the producer failed; None for a normal end."""
 
 
 class Merge(Generic[T]):
-    """Takes from several channels in turn; each keeps its own order."""
+    """Takes values from several channels in turn. The values of each channel keep their order."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -188,15 +189,15 @@ class Merge(Generic[T]):
         self._turn = 0
 
     def inlet(self, depth: int, *, on_drop: Callable[[T], None] | None = None) -> Channel[T]:
-        """Add a channel; numbers start at 0. Add all channels before taking."""
+        """Add a channel and return it. Channels are numbered from 0. Add all channels before the first `take`."""
         channel: Channel[T] = Channel(depth, on_drop=on_drop, changed=self._changed)
         self._inlets.append(channel)
         return channel
 
     def take(self, timeout_s: float | None = None, *, but: Collection[int] = ()) -> tuple[int, T | Ending]:
-        """Return the number of a channel and its next value or, once, its ending. Skips the channels in `but`.
+        """Return the number of a channel and its next value or, once, its `Ending`. Skip the channels in `but`.
 
-        Raises `Finished` when every channel has ended, `Empty` if no value arrives in time.
+        Raises `Finished` when all channels have ended, and `Empty` if no value arrives in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
@@ -216,8 +217,9 @@ class Merge(Generic[T]):
     def take_batch(
         self, limit: int, *, most_each: int | None = None, fill_s: float = 0.0
     ) -> list[tuple[int, T | Ending]]:
-        """Return up to `limit` items of `take`, at most `most_each` per channel. Waits for the first item, and up to
-        `fill_s` seconds for the others.
+        """Return a batch of up to `limit` items of `take`, with at most `most_each` per channel.
+
+        Wait for the first item, and up to `fill_s` seconds for the others. Raises `Finished` like `take`.
         """
         batch = [self.take()]
         counts = Counter([batch[0][0]])

@@ -1,15 +1,15 @@
-"""The errors that a user can meet. Each is one sentence that names the thing and the remedy.
+"""The errors that users see. Each text is one line that says what failed, on what, and what to do next.
 
 StreamposeError             a known failure: one line, exit code 1
-├── UsageError              a value that cannot be right: exit code 2
-├── SourceError             opening or reading a source
-├── ModelError              finding, loading or running a network
-├── AnnotateError           drawing
-├── SinkError               opening, writing or closing a sink
-└── StalledError            a step that does not come back
+├── UsageError              an invalid value: exit code 2
+├── SourceError             opening or reading a source failed
+├── ModelError              finding, loading or running a network failed
+├── AnnotateError           drawing failed
+├── SinkError               opening, writing or closing a sink failed
+└── StalledError            a step made no progress
 
-Messages of libraries may hold addresses with passwords: every text of an error here goes through `redact`.
-Parameters stand in backticks.
+Messages of libraries may contain addresses with passwords, so every error text is passed through `redact`. Names of
+parameters are in backticks; the command line replaces them by flags.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class StreamposeError(Exception):
 
     exit_code = 1
     is_reported = False
-    """Whether the error has been logged. It is still raised at the end of the run."""
+    """Whether the error has already been logged. It is raised at the end of the run in any case."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(redact(message).split()))
 
 
 class UsageError(StreamposeError):
-    """A value cannot be right. The text names valid ones."""
+    """A value is invalid. The text describes the valid values."""
 
     exit_code = 2
 
@@ -43,7 +43,7 @@ class ModelError(StreamposeError):
 
 
 class AnnotateError(StreamposeError):
-    """A picture that cannot be drawn."""
+    """People that cannot be drawn on a frame."""
 
 
 class SinkError(StreamposeError):
@@ -51,7 +51,7 @@ class SinkError(StreamposeError):
 
 
 class StalledError(StreamposeError):
-    """A step of the pipeline that did not come back in time."""
+    """A step of the pipeline that made no progress in time."""
 
 
 def wrapped(kind: type[StreamposeError], message: str, error: BaseException) -> StreamposeError:
@@ -64,7 +64,7 @@ def wrapped(kind: type[StreamposeError], message: str, error: BaseException) -> 
 
 
 def describe(error: BaseException) -> str:
-    """Return one line for a library's error: the operating system's text, its own text or, without either, its type."""
+    """Return one line for a library's error: the operating system's text, else its own text, else its type."""
     text = getattr(error, "strerror", None)  # FFmpeg's errors have it too
     if isinstance(text, str) and text:
         return redact(text)

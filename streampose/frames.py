@@ -1,4 +1,4 @@
-"""The values that flow from source to sink. Imports nothing of ours.
+"""The values that flow from source to sink. Imports no other module of the package.
 
 Boxes and keypoints are always in pixels of the full frame: x to the right, y down, (0, 0) the centre of the top left
 pixel, as in COCO. Images are always BGR.
@@ -24,15 +24,15 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
 Shrink = Callable[[int, int], Image]
-"""Returns a picture in a smaller size (height, width), as (height, width, 3) uint8 BGR. Each pixel is the mean of the
-area that it covers. Thread-safe."""
+"""A function that returns an image in a smaller size (height, width), as (height, width, 3) uint8 BGR. Each pixel is
+the mean of the area that it covers. Thread-safe."""
 
 NO_TRACK = -1
 """The track id of a person who is not tracked (`null` in data)."""
 
 
 class Colours(NamedTuple):
-    """What the RGB values of a video's pixels mean, in the numbers of ITU-T H.273; 2: the source does not say."""
+    """Colour primaries and transfer function of a video, as numbers of ITU-T H.273; 2 means unspecified."""
 
     primaries: int = 2
     transfer: int = 2
@@ -46,31 +46,32 @@ class SourceInfo:
     """Describes a source before its first frame."""
 
     source_id: str
-    """The name in frames, file names and data; derived from the text if the user gives none."""
+    """The name of the source in frames, file names and data; derived from the text if the user gives none."""
     text: str
-    """The user's text, credentials redacted; for messages and data."""
+    """The source as the user wrote it, credentials redacted; for messages and data."""
     width: int
-    """Pixels, rotation applied. Of several stills, the first."""
+    """In pixels, after rotation. For several stills, the size of the first."""
     height: int
     fps: float | None
-    """Nominal frames per second; None if the container does not say."""
+    """Nominal frames per second; None if unknown."""
     time_base: Fraction
     """Seconds per tick: every `pts_s` of the source is a whole number of ticks."""
     frame_count: int | None
-    """The container's claim, which may be wrong; None if it makes none. For progress only."""
+    """The number of frames that the container declares; None if it declares none. It may be wrong: use it for progress
+    only."""
     is_live: bool
     path: str | None = None
-    """The video file, from which a video sink copies the sound; None for other sources."""
+    """The video file, for copying its sound; None for other sources."""
     has_sound: bool = False
-    """Whether there are sound tracks. A live source knows with its first frame."""
+    """Whether the source has sound tracks. For a live source, this is known from the first frame on."""
     colours: Colours = UNSAID_COLOURS
-    """Of its frames: a copy is tagged so."""
+    """Colours of the frames. Video sinks tag their output with them."""
     pictures: tuple[str, ...] = ()
-    """The files of a source of stills, in the order of its frames. No sink may replace one of them."""
+    """The files of a source of stills, in the order of the frames. No sink may replace one of them."""
 
     @property
     def place(self) -> str | None:
-        """The file that is read, or the common folder of several; None if no file is read."""
+        """The file that is read, or the common folder of several files; None if no file is read."""
         if len(self.pictures) > 1:
             return os.path.commonpath({Path(file).parent.resolve() for file in self.pictures})
         return self.pictures[0] if self.pictures else self.path
@@ -78,21 +79,21 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a source."""
+    """One frame of a source."""
 
     source_id: str
     index: int
-    """Counts from 0, without gaps for a recording."""
+    """Number of the frame, from 0. A recording has no gaps."""
     pts_s: float
-    """The source's own time in seconds; strictly increasing; drives every sink."""
+    """Time of the frame in the source, in seconds; strictly increasing. Sinks use this time."""
     captured_at_s: float
-    """`time.monotonic()` when the frame left the source; for latency only."""
+    """`time.monotonic()` when the frame left the source; for latency and scheduling only."""
     image: Image
-    """(H, W, 3) uint8 BGR on the host. Shared: never draw on it."""
+    """(H, W, 3) uint8 BGR on the host. Shared: copy it before drawing on it."""
     file: str | None = None
-    """Stills: the file's path below the source's folder, or its name if it is the only one. Otherwise None."""
+    """For stills, the path of the file relative to the folder of the source. Otherwise None."""
     pixel_aspect: Fraction = Fraction(1)
-    """Display width of a pixel over its height, rotation applied; 1 if the source does not say."""
+    """Display width of a pixel divided by its height, after rotation; 1 if the source does not declare it."""
 
 
 class Captured(NamedTuple):
@@ -100,8 +101,8 @@ class Captured(NamedTuple):
 
     frame: Frame
     shrink: Shrink | None = None
-    """Shrinks the decoder's picture in a third of the time that shrinking `frame.image` takes; None if it cannot. Holds
-    the decoder's picture."""
+    """Shrinks the decoded frame in a third of the time that shrinking `frame.image` takes; None if it cannot. Keeps the
+    decoded frame in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class Boxes:
 
     @classmethod
     def none(cls) -> Boxes:
-        """No boxes: an ordinary value."""
+        """Return zero boxes."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
@@ -133,7 +134,7 @@ class Detected:
 
     frame: Frame
     pixels: torch.Tensor
-    """(H, W, 3) uint8 BGR on the networks' device; on a CPU the memory of `frame.image`."""
+    """(H, W, 3) uint8 BGR on the networks' device; on a CPU it shares the memory of `frame.image`."""
     boxes: Boxes
 
 
@@ -144,7 +145,7 @@ class Skeleton:
     names: tuple[str, ...]
     """K names in the order of the network's heatmaps."""
     edges: tuple[tuple[int, int], ...]
-    """Pairs of 0-based indices."""
+    """The limbs, as pairs of 0-based indices into `names`."""
     flip_pairs: tuple[tuple[int, int], ...]
     """(left, right) pairs of 0-based indices. A point without a pair is its own mirror image."""
 
@@ -155,7 +156,7 @@ _ARRAYS = ("boxes_xyxy", "box_scores", "keypoints_xy", "keypoint_scores", "class
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The people of one frame as a struct of arrays; N may be 0."""
+    """The N people of one frame as arrays; N may be 0."""
 
     boxes_xyxy: Float32
     """(N, 4) float32 pixels of the frame."""
@@ -164,7 +165,7 @@ class People:
     keypoints_xy: Float32
     """(N, K, 2) float32 pixels of the frame."""
     keypoint_scores: Float32
-    """(N, K) float32: the height of the heatmap's peak, about 0..1, not clipped."""
+    """(N, K) float32: height of the peak in each heatmap, about 0..1, not clipped."""
     class_ids: Int64
     """(N,) int64, the detector's own class numbers."""
     track_ids: Int64
@@ -186,7 +187,7 @@ class People:
 
     @classmethod
     def none(cls, keypoint_count: int) -> People:
-        """Nobody: an ordinary value."""
+        """Return zero people."""
         return cls.of(
             Boxes.none(), np.zeros((0, keypoint_count, 2), np.float32), np.zeros((0, keypoint_count), np.float32)
         )
@@ -195,7 +196,7 @@ class People:
     def of(
         cls, boxes: Boxes, keypoints_xy: Float32, keypoint_scores: Float32, label_of: dict[int, str] | None = None
     ) -> People:
-        """Join boxes (N) with their keypoints (N, K, 2) and (N, K), untracked."""
+        """Join N boxes with their keypoints (N, K, 2) and scores (N, K). The people are not tracked."""
         return cls(
             boxes.xyxy,
             boxes.scores,
@@ -207,8 +208,9 @@ class People:
         )
 
     def to_detections(self) -> sv.Detections:
-        """Return the boxes as `sv.Detections`: tracker ids only when everybody has one, class names under
-        `class_name`.
+        """Return the boxes as `sv.Detections`, with class names under `class_name`.
+
+        Tracker ids are included only if all people are tracked.
         """
         import supervision as sv
 
@@ -223,9 +225,7 @@ class People:
         )
 
     def to_key_points(self, min_score: float = 0.0) -> sv.KeyPoints:
-        """Return the keypoints as `sv.KeyPoints`; points scored under `min_score` are marked not visible, none is
-        removed.
-        """
+        """Return all keypoints as `sv.KeyPoints`. Points with scores below `min_score` are marked as not visible."""
         import supervision as sv
 
         return sv.KeyPoints(
@@ -245,18 +245,19 @@ class Result:
     people: People
     skeleton: Skeleton
     picture: Image | None = None
-    """(H, W, 3) uint8 BGR with the people drawn in; None if no drawing was asked for. Shared: copy before drawing."""
+    """The drawn frame, (H, W, 3) uint8 BGR; None if no sink and no option asked for it. Shared: copy it before drawing
+    on it."""
 
     def to_detections(self) -> sv.Detections:
-        """The people's boxes; see `People.to_detections`."""
+        """Return the boxes; see `People.to_detections`."""
         return self.people.to_detections()
 
     def to_key_points(self, min_score: float = 0.0) -> sv.KeyPoints:
-        """The people's keypoints; see `People.to_key_points`."""
+        """Return the keypoints; see `People.to_key_points`."""
         return self.people.to_key_points(min_score)
 
     def drawn(self, picture: Image) -> Result:
-        """Return the same result with its drawn picture."""
+        """Return the same result with the drawn frame `picture`."""
         return replace(self, picture=picture)
 
 
@@ -267,4 +268,4 @@ class RunInfo:
     source: SourceInfo
     skeleton: Skeleton
     models: dict[str, str]
-    """`{"detector": name, "pose": name}`, as the user names them."""
+    """`{"detector": name, "pose": name}`, as the user named them."""

@@ -1,4 +1,4 @@
-"""One source of a run with its options, as values. Opens nothing."""
+"""Describes one source of a run with its options. Opens nothing."""
 
 from __future__ import annotations
 
@@ -26,52 +26,53 @@ class Input:
     """One source of a run."""
 
     source: str | int | os.PathLike[str]
-    """The text, camera number or path that `streampose.sources.open.open_source` takes."""
+    """A text, camera number or path; see `streampose.sources.open.open_source`."""
     name: str | None = None
-    """Its `source_id`, which frames and data carry and `{source}` stands for; None derives one from the text."""
+    """Its `source_id`, used in frames and data and in place of `{source}`; None derives one from the text."""
     to: Sequence[str | os.PathLike[str] | Sink] | None = None
-    """Its own sinks; None takes those of the run."""
+    """Its own sinks; None uses those of the run."""
     give_up_after_s: float | None = None
-    """Give up a live source that stays away for this many seconds; 0 fails on the first attempt. None never gives up,
-    except that a run's only source fails on the first attempt."""
+    """Give up on a live source that is unavailable for this many seconds. With 0, the source fails if the first attempt
+    fails. With None, the source is retried indefinitely, except that a run's only source behaves as with 0."""
     stream: int | None = None
-    """The video stream to read, counted from 0; None takes the best."""
+    """The video stream to read, counted from 0; None selects the best."""
     max_height: int | None = None
-    """Of several video streams or HLS variants, take the best of at most this many lines; None sets no limit."""
+    """If there are several video streams or HLS variants, read the best one of at most this many lines; None sets no
+    limit."""
     max_pixels: int = 200_000_000
-    """Refuse frames and stills of more pixels; so many take 600 MB."""
+    """Refuse frames and stills with more pixels. An image of the default size takes 600 MB."""
     freshness_s: float = 0.5
-    """Drop frames of a live source that are older, in seconds."""
+    """Drop frames of a live source that arrive more than this many seconds late."""
     rtsp_transport: str = "tcp"
     """`tcp` or `udp`."""
     size: str | None = None
-    """Frame size of a camera, as `1280x720`; None leaves it to the camera."""
+    """Frame size of a camera, such as `1280x720`; None uses the camera's default."""
     fps: float | None = None
-    """Frame rate of a camera; None leaves it to the camera."""
+    """Frame rate of a camera; None uses the camera's default."""
     input_format: str | None = None
-    """Pixel or codec format of a camera, as `mjpeg`; None leaves it to the camera."""
+    """Pixel or codec format of a camera, such as `mjpeg`; None uses the camera's default."""
 
 
 def check_name(name: str | None) -> None:
-    """Raise `UsageError` when `name` cannot be a `source_id`; None, for one made from the text, can."""
+    """Raise `UsageError` if `name` is not a valid `source_id`. None is valid: the text then gives the name."""
     if name is not None and (not name.isprintable() or not name.strip(" .") or "/" in name):
         raise UsageError(
             f"{redact_address(name)!r} cannot name a source: names become parts of file names; use at least one letter "
-            "and no '/'"
+            "or digit, and no '/'"
         )
 
 
 def checked(one: Input) -> Input:
-    """Return an input with checked options. Raises `UsageError`."""
+    """Return `one` with checked and converted options. Raises `UsageError`."""
     check_name(one.name)
     return replace(one, **check({name: getattr(one, name) for name in _OPTIONS}, _OPTIONS))
 
 
 def parse_input(text: str) -> tuple[str | None, str]:
-    """Split `NAME=SOURCE` into both. The name is None if there is none, or if the text is the name of a file.
+    """Split `NAME=SOURCE` into name and source. The name is None if there is none, or if the whole text names a file.
 
     Raises:
-        UsageError: an address follows an invalid name.
+        UsageError: the text is an address after an invalid name.
     """
     match = _NAMED.fullmatch(text)
     if match is None and (odd := _BADLY_NAMED.match(text)):

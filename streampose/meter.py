@@ -1,7 +1,6 @@
-"""Counts of a run: frames, drops by cause, rates, latencies, and the work in progress. Knows nothing of the pipeline.
+"""Statistics of a run: frames, drops by cause, rates, latencies, and the work in progress. Does not know the pipeline.
 
-Every frame is accounted for. When a run has ended, captured = delivered + dropped; until then, the rest is being
-processed.
+Every frame is counted. During a run, captured = delivered + dropped + in progress; after it, nothing is in progress.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ from typing import Any
 import numpy as np
 
 RATE_OVER_S = 5.0
-"""Rates are averaged over this many seconds, so that they follow current events."""
+"""Rates in the status line are averages over this many seconds."""
 LATENCIES_KEPT = 2000
-"""Percentiles cover this many recent frames: a minute at 30 fps. Memory does not grow."""
+"""Latency percentiles cover this many recent frames, about a minute at 30 fps. This also limits memory use."""
 
 
 class Drop:
     """Causes of drops."""
 
     STALE = "stale"
-    """The frame was older than the freshness limit when it was read."""
+    """The frame arrived later than the freshness limit allows."""
     BUSY = "busy"
-    """A newer frame came before the networks had time for this one."""
+    """A newer frame arrived before the networks were free. For a sink: the sink was too slow."""
     OUTPUT = "output"
-    """Drawing or the sinks of the source were too slow."""
+    """Drawing, a window or the caller was too slow."""
     DISCONNECTED = "disconnected"
     """A sink had no connection."""
     STOPPED = "stopped"
@@ -40,12 +39,12 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a step is working on."""
+    """The work that a step is doing."""
 
     step: str
     what: str
     since_s: float
-    """`time.monotonic()` when it began."""
+    """`time.monotonic()` at its start."""
 
 
 class Rate:
@@ -74,7 +73,7 @@ class SourceMeter:
 
     def __init__(self) -> None:
         self.state = "opening"
-        """`opening`, `running` (a recording), `live`, `reconnecting: REASON` or `ended`."""
+        """`opening`, `opening: REASON`, `running` (a recording), `live`, `reconnecting: REASON` or `ended`."""
         self._captured = 0
         self._delivered = 0
         self._people = 0
@@ -106,7 +105,7 @@ class SourceMeter:
                 self._dropped[cause] = self._dropped.get(cause, 0) + count
 
     def delivered(self, people: int, captured_at_s: float) -> None:
-        """Count a delivered frame with its people; it was captured at this time of `time.monotonic()`."""
+        """Count a delivered frame with its people. `captured_at_s` is its capture time by `time.monotonic()`."""
         with self._lock:
             now_s = self._now()
             self._delivered += 1
@@ -120,7 +119,7 @@ class SourceMeter:
             self._reconnects += 1
 
     def now(self) -> dict[str, Any]:
-        """Return the values of a status line: `state`, recent `fps_in` and `fps_out`, `people` so far."""
+        """Return the values for a status line: `state`, current `fps_in` and `fps_out`, and `people` so far."""
         with self._lock:
             now_s = time.monotonic()
             return {
@@ -186,7 +185,7 @@ class Meter:
 
     @property
     def busy_s(self) -> dict[str, float]:
-        """Seconds that each step has worked, without the time it waited for its neighbours."""
+        """Seconds that each step has worked, without the time spent waiting for other steps."""
         with self._lock:
             return dict(self._busy_s)
 
@@ -214,10 +213,10 @@ class Meter:
                 self._busy_s[step] = self._busy_s.get(step, 0.0) + time.monotonic() - began_s
 
     def longest_work(self, resumed_s: Mapping[str, float] = MappingProxyType({})) -> Work | None:
-        """Return the work that has taken longest so far; None if no step is working.
+        """Return the work in progress that has taken longest so far; None if no step is working.
 
-        `resumed_s` holds, by step, when the step last stopped waiting on purpose, and `inf` while it waits. Only the
-        time after that counts as work.
+        `resumed_s` gives, for each step that waits on purpose, the time when it last stopped waiting, or `inf` while it
+        waits. Only the time since then counts as work.
         """
         with self._lock:
             now = list(self._now.values())

@@ -1,7 +1,7 @@
-"""Every option once: its name, what its value may be, its default and its help.
+"""The table of all options: name, valid values, default and help text of each.
 
-The command line, the TOML file, the help and the checks of the Python API read this table. Knows nothing of what an
-option does.
+The command line, the configuration file, the help and the checks of the Python API read this table. It knows nothing
+about the effect of an option.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ DEFAULT_KEYPOINT_THRESHOLD = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the value of an option may be."""
+    """The type of an option's value."""
 
     called: str
-    """In words: "a number from 0 to 1"."""
+    """The valid values in words, for messages: "a number from 0 to 1"."""
     parse: Callable[[Any], Any]
-    """Takes a word of the command line, a value of a TOML file or one of Python to the value that the program uses;
-    raises ValueError or TypeError for one that cannot be right."""
+    """Converts a value from the command line, a TOML file or Python to the value that the program uses. Raises
+    ValueError, TypeError or OverflowError for an invalid value."""
     metavar: str | None = None
-    """Stands for the value in the help; None for a switch, which has none on the command line."""
+    """The placeholder of the value in the help; None for a switch, which takes no value on the command line."""
 
 
 def _number(value: Any, *, least: float = 0.0, most: float = sys.maxsize, above: float | None = None) -> float:
@@ -121,19 +121,19 @@ def _one_of(*words: str) -> Kind:
     return Kind(" or ".join(words), parse, f"{{{','.join(words)}}}")
 
 
-TEXT = Kind("a text", _text, "NAME")
-FILE = Kind("a file", _text, "FILE")
-SINKS = Kind("a list of texts", _texts, "SINK")
-NAMES = Kind("names, as a list or separated by commas", _names, "NAME,...")
+TEXT = Kind("a text of at least one character", _text, "NAME")
+FILE = Kind("a file name", _text, "FILE")
+SINKS = Kind("a list of sinks, such as ['out.mp4']", _texts, "SINK")
+NAMES = Kind("a list of names, or names separated by commas", _names, "NAME,...")
 SWITCH = Kind("true or false", _switch)
 SHARE = Kind("a number from 0 to 1", lambda value: _number(value, most=1.0), "P")
 COUNT = Kind("a whole number from 1 up", lambda value: _whole(value, 1), "N")
 INDEX = Kind("a whole number from 0 up", lambda value: _whole(value, 0), "N")
 COUNT_OR_AUTO = Kind("a whole number from 1 up, or auto", _count_or_auto, "N")
-DURATION = Kind("a length of time above 0: seconds, or as 30s, 10m, 1h", _duration_above_0, "T")
-DURATION_OR_0 = Kind("a length of time: seconds, or as 30s, 10m, 1h", _duration, "T")
-RATE = Kind("frames per second, above 0", lambda value: _number(value, above=0.0, most=10_000.0), "N")
-SIZE = Kind("width and height, as 1280x720", _size, "WxH")
+DURATION = Kind("a duration above 0: seconds, or for example 30s, 10m or 1h", _duration_above_0, "T")
+DURATION_OR_0 = Kind("a duration: seconds, or for example 30s, 10m or 1h", _duration, "T")
+RATE = Kind("a number of frames per second above 0", lambda value: _number(value, above=0.0, most=10_000.0), "N")
+SIZE = Kind("a size such as 1280x720", _size, "WxH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +141,19 @@ class Option:
     """One option of the program."""
 
     name: str
-    """The parameter of `streampose.stream` or `streampose.bench.bench.run_bench`, or the field of `Input`."""
+    """Name of a parameter of `streampose.stream` or `streampose.bench.bench.run_bench`, or of a field of `Input`."""
     kind: Kind
     default: Any
     help: str
     group: str = ""
     of_source: bool = False
-    """Whether each source has its own: a field of `Input`."""
+    """Whether each source has its own value, which is then a field of `Input`."""
     commands: tuple[str, ...] = ("run",)
     own_key: str | None = None
 
     @property
     def key(self) -> str:
-        """The name in a TOML file: the parameter's, without its unit."""
+        """The name in a TOML file: the parameter's name without its unit."""
         return self.own_key or self.name.removesuffix("_s")
 
     @property
@@ -166,7 +166,7 @@ class Option:
         """Return the value as the program uses it.
 
         Raises:
-            UsageError: it cannot be right; says so of `name`.
+            UsageError: the value is invalid. The text begins with `name`.
         """
         try:
             return self.kind.parse(value)
@@ -175,9 +175,9 @@ class Option:
 
 
 _BOTH = ("run", "bench")
-_NETWORKS = "networks (a bundled name, a hub id, or a folder in hub layout; see: models)"
+_NETWORKS = "networks"
 _PEOPLE = "people and keypoints"
-_PICTURE = "picture"
+_DRAWING = "drawing"
 _READING = "files and streams"
 _LIVE = "live sources"
 _RUNNING = "running"
@@ -187,61 +187,108 @@ OPTIONS = (
         "to",
         SINKS,
         (),
-        "where results go; repeatable: a video file (.mp4, .mkv, .mov), keypoints as JSON Lines (.jsonl, - for "
-        "standard output), a folder for stills (drawn/), a still (.jpg, .png), rtmp:// or rtsp:// to publish, window, "
-        "null (default: window); {source} stands for the source's name, {time} for the start of a segment",
+        "where results go; repeatable: a video file (.mp4, .mkv, .mov), keypoints as JSON Lines (.jsonl, or - for "
+        "standard output), a folder of stills (drawn/), a still (.jpg, .png), a live stream (rtmp://, rtsp://), "
+        "window, or null for no output (default: window); {source} stands for the name of the source, {time} for the "
+        "start of a segment",
     ),
     Option("overwrite", SWITCH, False, "replace existing files", commands=_BOTH),
-    Option("pose", TEXT, DEFAULT_POSE, "ViTPose checkpoint", _NETWORKS, commands=_BOTH),
-    Option("detector", TEXT, DEFAULT_DETECTOR, "detector checkpoint", _NETWORKS, commands=_BOTH),
-    Option("classes", NAMES, None, "classes of the detector to find (default: person)", _NETWORKS),
+    Option(
+        "pose",
+        TEXT,
+        DEFAULT_POSE,
+        "ViTPose checkpoint: a bundled name, a Hugging Face hub id, or a folder in hub layout; see streampose models",
+        _NETWORKS,
+        commands=_BOTH,
+    ),
+    Option("detector", TEXT, DEFAULT_DETECTOR, "detector checkpoint, named in the same way", _NETWORKS, commands=_BOTH),
+    Option("classes", NAMES, None, "detector classes to find, by name or number (default: person)", _NETWORKS),
     Option("dataset_index", INDEX, None, "expert of a mixture-of-experts (plus) checkpoint (default: 0)", _NETWORKS),
-    Option("device", TEXT, "auto", "auto, cpu, cuda, cuda:1, mps or xpu", _NETWORKS, commands=_BOTH),
-    Option("dtype", TEXT, "auto", "auto, float32, bfloat16 or float16", _NETWORKS, commands=_BOTH),
+    Option(
+        "device", TEXT, "auto", "where the networks run: auto, cpu, cuda, cuda:1, mps or xpu", _NETWORKS, commands=_BOTH
+    ),
+    Option(
+        "dtype",
+        TEXT,
+        "auto",
+        "number format of the networks: auto, float32, bfloat16 or float16",
+        _NETWORKS,
+        commands=_BOTH,
+    ),
     Option(
         "compile",
         SWITCH,
         False,
-        "on an accelerator: compile the networks while the run goes on; kept for the next run",
+        "compile the networks in the background (accelerators only); the result is cached for the next run",
         _NETWORKS,
         commands=_BOTH,
     ),
-    Option("warm_up", SWITCH, False, "compile, and wait for it before each first batch", _NETWORKS),
-    Option("allow_pickle", SWITCH, False, "load weights that are not safetensors; such files can run code", _NETWORKS),
-    Option("box_threshold", SHARE, None, "drop boxes with a lower score (default: the detector's)", _PEOPLE),
+    Option(
+        "warm_up",
+        SWITCH,
+        False,
+        "like --compile, but the first batch of each size waits until it is compiled",
+        _NETWORKS,
+    ),
+    Option(
+        "allow_pickle", SWITCH, False, "allow pickled weights (pytorch_model.bin); such files can run code", _NETWORKS
+    ),
+    Option(
+        "box_threshold",
+        SHARE,
+        None,
+        "drop boxes with a lower score (default: 0.25 for the bundled detector, 0.3 for others)",
+        _PEOPLE,
+    ),
     Option(
         "detect_every",
         COUNT_OR_AUTO,
         1,
-        "run the detector on every Nth frame and follow people between from their keypoints; auto: as often as the "
-        "frame rate leaves time",
+        "run the detector only on every Nth frame and follow people in between by their keypoints; auto: as often as "
+        "the frame rate allows",
         _PEOPLE,
     ),
-    Option("max_people", COUNT, None, "maximum people per frame, best first", _PEOPLE),
+    Option("max_people", COUNT, None, "maximum people per frame; the best boxes are kept", _PEOPLE),
+    Option(
+        "flip_test",
+        SWITCH,
+        False,
+        "average with the mirrored crops: slightly better keypoints, but the pose network takes twice as long",
+        _PEOPLE,
+    ),
+    Option(
+        "blur",
+        _one_of("hf", "paper"),
+        None,
+        "heatmap smoothing, as in transformers (hf) or in the original ViTPose (default: paper)",
+        _PEOPLE,
+    ),
     Option("track", SWITCH, True, "do not give people identities", _PEOPLE),
     Option(
-        "remember_s", DURATION, REMEMBER_S, "recognize people who return within T by their looks and sizes", _PEOPLE
+        "remember_s",
+        DURATION,
+        REMEMBER_S,
+        "recognize people by their looks if they return within T",
+        _PEOPLE,
     ),
-    Option("flip_test", SWITCH, False, "average with the mirrored crops: slightly better, half the speed", _PEOPLE),
-    Option("blur", _one_of("hf", "paper"), None, "Gaussian before the sub-pixel step (default: paper)", _PEOPLE),
     Option("detect_batch", COUNT, None, "maximum frames per detector call", _PEOPLE, commands=_BOTH),
     Option("pose_batch", COUNT, None, "maximum people per pose call", _PEOPLE, commands=_BOTH),
-    Option("style", _one_of("lines", "weighted"), "lines", "how skeletons are drawn", _PICTURE),
-    Option("boxes", SWITCH, False, "draw the boxes", _PICTURE),
-    Option("labels", SWITCH, False, "draw a label at each box: identity, or class, and score", _PICTURE),
-    Option("colour_by", _one_of("side", "person"), "side", "what the colours of skeletons distinguish", _PICTURE),
+    Option("style", _one_of("lines", "weighted"), "lines", "drawing style of the skeletons", _DRAWING),
+    Option("boxes", SWITCH, False, "draw the box of each person", _DRAWING),
+    Option("labels", SWITCH, False, "draw the identity (or class) and box score of each person", _DRAWING),
+    Option("colour_by", _one_of("side", "person"), "side", "colour skeletons by body side or by person", _DRAWING),
     Option(
         "keypoint_threshold",
         SHARE,
         DEFAULT_KEYPOINT_THRESHOLD,
-        "draw keypoints from this score up; data always has all",
-        _PICTURE,
+        "draw only keypoints with at least this score; data contain all keypoints",
+        _DRAWING,
     ),
     Option(
         "stream",
         INDEX,
         None,
-        "video stream to read, counted from 0 (default: the best)",
+        "video stream to read, counted from 0 (default: the best one)",
         _READING,
         of_source=True,
     ),
@@ -249,35 +296,42 @@ OPTIONS = (
         "max_height",
         COUNT,
         None,
-        "of several video streams or HLS variants, read the best of at most N lines",
+        "if there are several video streams or HLS variants, read the best one of at most N lines",
         _READING,
         of_source=True,
     ),
-    Option("max_pixels", COUNT, 200_000_000, "refuse frames and stills of more pixels", _READING, of_source=True),
+    Option("max_pixels", COUNT, 200_000_000, "refuse frames and stills with more pixels", _READING, of_source=True),
     Option(
         "give_up_after_s",
         DURATION_OR_0,
         None,
-        "give up a source that stays away for T (default: never; a single source fails at once if it is not there at "
-        "the start)",
+        "give up on a source that is unavailable for T (default: never, but a single source fails at once if it is "
+        "unavailable at the start)",
         _LIVE,
         of_source=True,
     ),
-    Option("freshness_s", DURATION, 0.5, "drop frames older than T", _LIVE, of_source=True),
-    Option("rtsp_transport", _one_of("tcp", "udp"), "tcp", "transport of RTSP", _LIVE, of_source=True),
+    Option(
+        "freshness_s", DURATION, 0.5, "drop frames that arrive more than T late (default: 0.5s)", _LIVE, of_source=True
+    ),
+    Option("rtsp_transport", _one_of("tcp", "udp"), "tcp", "RTSP transport", _LIVE, of_source=True),
     Option("size", SIZE, None, "frame size of a camera", _LIVE, of_source=True),
     Option("fps", RATE, None, "frame rate of a camera", _LIVE, of_source=True),
-    Option("input_format", TEXT, None, "pixel or codec format of a camera, as mjpeg", _LIVE, of_source=True),
-    Option("segment_s", DURATION, None, "start a new video file every T; name it with {time}", _RUNNING),
-    Option("stats", FILE, None, "write counts, drops and latencies as JSON at the end", _RUNNING),
+    Option("input_format", TEXT, None, "pixel or codec format of a camera, such as mjpeg", _LIVE, of_source=True),
+    Option("segment_s", DURATION, None, "start a new video file every T; use {time} in its name", _RUNNING),
+    Option("stats", FILE, None, "write counts, drops and latencies to FILE as JSON when the run ends", _RUNNING),
     Option(
-        "stall_after_s", DURATION, 300.0, "abort if a step makes no progress for T", _RUNNING, own_key="stall_timeout"
+        "stall_after_s",
+        DURATION,
+        300.0,
+        "abort if a step makes no progress for T (default: 300s)",
+        _RUNNING,
+        own_key="stall_timeout",
     ),
-    Option("quiet", SWITCH, False, "print no status line and no closing table", _RUNNING),
-    Option("frames", COUNT, None, "frames per run (default: a few seconds' worth)", commands=("bench",)),
-    Option("reference_frames", COUNT, None, "frames that the slow reference processes in all", commands=("bench",)),
-    Option("quick", SWITCH, False, "measure briefly and roughly", commands=("bench",)),
-    Option("json", FILE, None, "also write the results as JSON", commands=("bench",)),
+    Option("quiet", SWITCH, False, "print neither the status line nor the final summary", _RUNNING),
+    Option("frames", COUNT, None, "frames per run (default: enough for a few seconds)", commands=("bench",)),
+    Option("reference_frames", COUNT, None, "total number of frames for the slow reference loop", commands=("bench",)),
+    Option("quick", SWITCH, False, "run a shorter, less precise measurement", commands=("bench",)),
+    Option("json", FILE, None, "also write the results to FILE as JSON", commands=("bench",)),
 )
 
 _BY_NAME = {option.name: option for option in OPTIONS}
@@ -289,14 +343,14 @@ def options_of(command: str) -> list[Option]:
 
 
 def check(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return the values of parameters as the program uses them.
+    """Return the values of the parameters `names` as the program uses them.
 
     Args:
-        values: by name of the parameter; None stands for a default that is None.
-        names: which of them are options.
+        values: the values of all parameters, by name. None is valid for an option whose default is None.
+        names: the parameters that are options.
 
     Raises:
-        UsageError: one cannot be right; names the parameter.
+        UsageError: a value is invalid. The text names the parameter.
     """
     checked = {}
     for name in names:
@@ -307,7 +361,7 @@ def check(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def with_flags(text: str) -> str:
-    """Return an error's text in which parameters, which stand in backticks, are named as flags."""
+    """Return an error text with each parameter in backticks replaced by its flag."""
 
     def flag(match: re.Match[str]) -> str:
         option = _BY_NAME.get(match[1])

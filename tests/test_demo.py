@@ -126,7 +126,7 @@ def test_the_header_says_what_made_the_data(demo: Demo) -> None:
 def test_the_run_ends_with_a_short_table_and_nothing_on_standard_output(demo: Demo) -> None:
     assert demo.stdout == ""
     assert re.search(r"^frames +200 in [\d.]+ s, [\d.]+ fps$", demo.stderr, re.MULTILINE)
-    assert re.search(r"^people +[\d.]+ a frame \(\d+ detections\)$", demo.stderr, re.MULTILINE)
+    assert re.search(r"^people +[\d.]+ per frame \(\d+ detections\)$", demo.stderr, re.MULTILINE)
     assert re.search(r"^written +demo\.mp4: 200 frames, [\d.]+ MB$", demo.stderr, re.MULTILINE)
     assert "Traceback" not in demo.stderr
     assert "arning" not in demo.stderr

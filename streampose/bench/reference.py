@@ -159,9 +159,9 @@ class _BundledDetector:
         pixels = torch.from_numpy(normalised).permute(2, 0, 1)[None].to(self._device)
         with torch.no_grad():
             maps = self._maps(pixels, rows, columns)[0].cpu().numpy()
-        to_picture = np.array([width / fitted_width, height / fitted_height] * 2)
+        to_image = np.array([width / fitted_width, height / fitted_height] * 2)
         boxes, scores = self._boxes(maps, patch / self._model.config.scale_factor)
-        boxes = np.clip(boxes * to_picture, 0, np.array([width, height] * 2))
+        boxes = np.clip(boxes * to_image, 0, np.array([width, height] * 2))
         kept = sv.box_non_max_suppression(np.column_stack([boxes, scores]), iou_threshold=0.6)
         found: Float32 = boxes[kept].astype(np.float32)
         return found

@@ -89,29 +89,33 @@ def table(report: Report) -> str:
     of = report
     kind = f"{of.dtype}, compiled" if of.is_compiled else of.dtype
     head = [
-        ("source", f"{of.source}, {of.width}x{of.height}, {of.people_per_frame:.1f} people a frame"),
+        ("source", f"{of.source}, {of.width}x{of.height}, {of.people_per_frame:.1f} people per frame"),
         ("machine", f"{of.machine}, {of.cores} cores, {of.torch_threads} torch threads"),
         ("device", of.device if of.device_name == of.machine else f"{of.device}: {of.device_name}"),
         ("networks", f"{of.detector}, {of.pose}"),
         ("run", f"{kind}, batches of {of.detect_batch} frames and {of.pose_batch} people"),
-        ("", f"{of.rounds} rounds, {of.frames_per_run} frames each; reference: {of.reference_frames} in all, float32"),
+        (
+            "",
+            f"{of.rounds} rounds of {of.frames_per_run} frames; "
+            f"reference: {of.reference_frames} frames in total, float32",
+        ),
         ("versions", ", ".join(f"{name} {version}" for name, version in of.versions.items())),
     ]
     speeds = [
         ("speed", "fps", ""),
-        ("reference loop", _number(of.reference_fps), "the ViTPose documentation's"),
+        ("reference loop", _number(of.reference_fps), "loop of the ViTPose documentation"),
         ("streampose", _number(of.pipeline_fps), f"{of.ratio_to_reference:.1f} times the reference"),
-        ("networks alone", _number(of.ceiling_fps), f"of which streampose reaches {of.share_of_ceiling:.0%}"),
-        *((f"{row['sources']:.0f} sources", _number(row["fps"]), "together") for row in of.by_sources[1:]),
+        ("networks alone", _number(of.ceiling_fps), f"streampose reaches {of.share_of_ceiling:.0%} of it"),
+        *((f"{row['sources']:.0f} sources", _number(row["fps"]), "in total") for row in of.by_sources[1:]),
     ]
     same = [
-        ("keypoints against the reference", "99 %", "most", "unit"),
+        ("keypoints against the reference", "99 %", "max", "unit"),
         ("given the same boxes", *map(_number, (of.keypoint_difference_px, of.keypoint_difference_max_px)), "px"),
         ("each with its own boxes", *map(_number, (of.chain_difference_px, of.chain_difference_max_px)), "px"),
         ("people that both found", f"{of.people_matched:.1%}", "", ""),
     ]
     ratio = of.live["latency_to_stages"]
-    times = "-" if ratio is None else f"{ratio:.1f} times that"
+    times = "-" if ratio is None else f"{ratio:.1f} times this"
     latencies = [
         ("latency", "p50", "p95", "p99", "unit"),
         ("recording", *map(_number, of.latency_ms.values()), "ms"),
@@ -120,29 +124,29 @@ def table(report: Report) -> str:
             *map(_number, of.live["latency_ms"].values()),
             "ms",
         ),
-        ("stages of a frame by itself", _number(of.live["stages_ms"]), "", "", f"ms, live {times}"),
+        ("one frame, stage by stage", _number(of.live["stages_ms"]), "", "", f"ms; live p50 is {times}"),
     ]
     stages = [
-        ("stage, in batches", "a frame", "a person", "cpu", "unit"),
+        ("stage, in batches", "/ frame", "/ person", "cpu", "unit"),
         *(
             (row["stage"], *(_number(row[key]) for key in ("ms_per_frame", "ms_per_person", "cpu_ms_per_frame")), "ms")
             for row in of.stages
         ),
-        ("host on one core, a + b people", _number(of.host_ms_per_frame), _number(of.host_ms_per_person), "", "ms"),
+        ("host on one core, a + b * people", _number(of.host_ms_per_frame), _number(of.host_ms_per_person), "", "ms"),
     ]
     people = [
-        ("people a frame", *(f"{row['people']:.0f}" for row in of.by_people), "unit"),
-        ("host on one core", *(_number(row["host_ms"]) for row in of.by_people), "ms a frame"),
-        ("networks", *(_number(row["networks_ms"]) for row in of.by_people), "ms a frame"),
+        ("people per frame", *(f"{row['people']:.0f}" for row in of.by_people), "unit"),
+        ("host on one core", *(_number(row["host_ms"]) for row in of.by_people), "ms / frame"),
+        ("networks", *(_number(row["networks_ms"]) for row in of.by_people), "ms / frame"),
     ]
     batches = [
-        ("size of a batch", *(f"{row['batch']:.0f}" for row in of.by_batch), "unit"),
-        ("detector network", *(_number(row["detector_ms"] / row["batch"]) for row in of.by_batch), "ms a frame"),
-        ("pose network", *(_number(row["pose_ms"] / row["batch"]) for row in of.by_batch), "ms a person"),
+        ("batch size", *(f"{row['batch']:.0f}" for row in of.by_batch), "unit"),
+        ("detector network", *(_number(row["detector_ms"] / row["batch"]) for row in of.by_batch), "ms / frame"),
+        ("pose network", *(_number(row["pose_ms"] / row["batch"]) for row in of.by_batch), "ms / person"),
     ]
-    memory = [("memory at most", f"{of.peak_memory_mb:.0f}", "MB")]
+    memory = [("peak memory", f"{of.peak_memory_mb:.0f}", "MB")]
     if of.peak_device_memory_mb is not None:
-        memory.append(("of the device", f"{of.peak_device_memory_mb:.0f}", "MB"))
+        memory.append(("peak device memory", f"{of.peak_device_memory_mb:.0f}", "MB"))
     parts: list[Sequence[Sequence[str]]] = [speeds, same, latencies, stages, people, batches, memory]
     return "\n\n".join(["\n".join(f"{name:10}{text}" for name, text in head), *(_columns(part) for part in parts)])
 

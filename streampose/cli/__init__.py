@@ -1,1 +1,1 @@
-"""The command line: flags, exit codes, signals and one-line errors."""
+"""The command line: flags, exit codes, signals and messages."""

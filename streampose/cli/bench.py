@@ -1,4 +1,4 @@
-"""`streampose bench`: the speed on this machine."""
+"""`streampose bench`: measures the speed on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.options import options_of
 
 _NOT_MEASURED = frozenset(["json", "overwrite"])
-"""Flags that are not parameters of `run_bench`."""
+"""Options of the command that are not parameters of `run_bench`."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -22,8 +22,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
     bench = commands.add_parser(
         "bench",
         help="measure the speed on this machine",
-        description="Measure the speed on a recording, in turn with the loop of the ViTPose documentation and with the "
-        "networks alone, and compare the results. If the results disagree, no speed is reported.",
+        description="Measure the speed on a recording and compare it with the loop of the ViTPose documentation and "
+        "with the networks alone. If the results of streampose and of that loop disagree, no speed is reported.",
     )
     bench.set_defaults(command=run)
     bench.add_argument("source", metavar="SOURCE", nargs="?", default="demo", help="a recording (default: demo)")
@@ -32,7 +32,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, and print the results; return the exit code."""
+    """Measure and print the results. Return the exit code."""
     given = vars(arguments)
     names = {option.name for option in options_of("bench")} - _NOT_MEASURED
     values: dict[str, Any] = {"pose": DEFAULT_POSE, "detector": DEFAULT_DETECTOR}

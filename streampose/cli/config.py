@@ -1,11 +1,11 @@
-"""A TOML file to the values of a run: which sources, where their results go, which networks. Opens nothing.
+"""Reads a configuration file (TOML): the sources of a run and its options. Opens no source.
 
 detector = "PekingU/rtdetr_r50vd_coco_o365"            # every option of `streampose run`, with _ for -
-to = ["rtmp://host/live/{source}", "{source}.jsonl"]   # for every source without its own
+to = ["rtmp://host/live/{source}", "{source}.jsonl"]   # for all sources without sinks of their own
 
 [sources.door]
 source = "rtsp://user:password@10.0.0.7/stream"
-freshness = "2s"                                       # an option that each source has
+freshness = "2s"                                       # an option of this source
 
 [sources.hall]
 source = "/dev/video2"
@@ -28,23 +28,24 @@ from streampose.options import TEXT, Option, options_of
 
 
 def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, Any]]:
-    """Return the sources and the other arguments of `streampose.stream` that a file names.
+    """Return the sources in the file, and the other arguments for `streampose.stream`.
 
     Raises:
-        UsageError: no such file, no TOML, a key that is not known or a value that cannot be right; names the key.
+        UsageError: the file cannot be read or is not valid TOML, a key is unknown, or a value is invalid. The text
+            names the key.
     """
     name = redact_address(os.fspath(path))
     try:
-        # No Path: it makes rtmp:/host of an address given by mistake, in whose traceback nothing would be redacted.
+        # Path would shorten an address given by mistake to rtmp:/host, and tracebacks would then show its password.
         with open(path, "rb") as file:  # noqa: PTH123
             values = tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name} is no TOML file: {describe(error)}") from error
+        raise UsageError(f"{name} is not a valid TOML file: {describe(error)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {name}: {describe(error)}") from error
     tables = values.pop("sources", None)
     if not isinstance(tables, dict) or not tables:
-        raise UsageError(f"{name}: no sources: add a table [sources.NAME] with source = ...")
+        raise UsageError(f"{name}: no sources: add a table [sources.NAME] and, below it, source = ...")
     shared = _parsed(name, "", values, options_of("run"))
     of_all = {option.name for option in options_of("run") if option.of_source}
     own = [Option("source", TEXT, None, ""), *(option for option in options_of("run") if option.of_source)]
@@ -53,7 +54,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, An
     for source_id, table in tables.items():
         key = f"sources.{redact_address(source_id)}"
         if not isinstance(table, dict):
-            raise UsageError(f"{name}: {key} is no table: write [{key}] with source = ...")
+            raise UsageError(f"{name}: {key} is not a table: write [{key}] and, below it, source = ...")
         fields = _parsed(name, f"{key}.", table, own)
         if "source" not in fields:
             raise UsageError(f"{name}: [{key}] names no source: add source = ...")
@@ -67,13 +68,13 @@ def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, An
 
 
 def _parsed(name: str, prefix: str, values: Mapping[str, Any], known: Sequence[Option]) -> dict[str, Any]:
-    """Return the values of a table by the names of their parameters."""
+    """Return the values of a table by parameter name."""
     by_key = {option.key: option for option in known}
     parsed = {}
     for key, value in values.items():
         if key not in by_key:
             close = difflib.get_close_matches(key, by_key, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(by_key)}"
+            hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(by_key)}"
             raise UsageError(f"{name}: unknown key {prefix}{redact_address(key)}: {hint}")
         option = by_key[key]
         parsed[option.name] = option.parse(value, f"{name}: {prefix}{key}")

@@ -1,4 +1,4 @@
-"""Options to flags of argparse."""
+"""Adds options to an argparse parser as flags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streampose.options import SINKS, Option, options_of
 
 
 def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
-    """Add the flags of a command, in their groups. Flags that are not given leave no trace."""
+    """Add the flags of a command in their groups. A flag that is not given is absent from the parsed arguments."""
     groups: dict[str, Any] = {"": parser}
     for option in options_of(command):
         title = option.group if command == "run" else ""

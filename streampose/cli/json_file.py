@@ -1,4 +1,4 @@
-"""A file for counts or results as JSON, at the end of a command."""
+"""Writes the statistics or results of a command to a JSON file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from streampose.sinks.target import check_file, name_of
 
 
 def check_json(file: str, sources: Sequence[str], *, overwrite: bool) -> None:
-    """Refuse, before the run, a file that cannot be written at its end."""
+    """Check before a run that the file can be written at its end. Raises `UsageError` and `SinkError`."""
     path, name = Path(file), name_of(file)
     for source in sources:
         check_file(path, overwrite=overwrite, source_path=source)
     if not path.parent.is_dir():
-        raise UsageError(f"cannot write {name}: there is no folder {name_of(path.parent)}")
+        raise UsageError(f"cannot write {name}: the folder {name_of(path.parent)} does not exist")
 
 
 def write_json(file: str, values: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""Reads argv, runs a command, and turns what fails into exit codes and one-line errors.
+"""Parses the command line, runs a command, and converts failures to exit codes and one-line errors.
 
-Standard output is for data, standard error for people. Exit codes: 0 ended or quit, 1 a known failure in one line,
+Data go to standard output, messages to standard error. Exit codes: 0 the command ended or the user quit, 1 it failed,
 2 wrong usage, 130 interrupted after a clean finish.
 """
 
@@ -19,9 +19,9 @@ from streampose.cli.process import INTERRUPTED, ended_by_sigterm
 from streampose.cli.terminal import LogToPeople, say_error, say_traceback
 from streampose.errors import StalledError, StreamposeError, describe
 
-DESCRIPTION = "Live or recorded video to human pose, in real time, with ViTPose."
+DESCRIPTION = "Find people in live or recorded video and estimate their poses with ViTPose."
 _WITHOUT_LIBRARY = (
-    "a system library is missing ({}): install it (Debian: apt install libgl1 libglib2.0-0), or take OpenCV without "
+    "a system library is missing ({}): install it (Debian: apt install libgl1 libglib2.0-0), or use OpenCV without "
     "windows: pip uninstall opencv-python, then pip install opencv-python-headless"
 )
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif not error.is_reported:
             say_error(error)
         if isinstance(error, StalledError):
-            # The step that was given up still runs; when Python ends around it, its libraries abort the process.
+            # The stalled step is still running. A normal exit of Python would make its libraries abort the process.
             os._exit(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt as error:
@@ -57,12 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, ImportError) and ".so" in str(error):
             say_error(_WITHOUT_LIBRARY.format(describe(error)))
             return 1
-        say_error(f"a defect in streampose: {type(error).__name__}: {describe(error)}; --debug shows where")
+        say_error(
+            f"internal error ({type(error).__name__}: {describe(error)}): please report it with the output of --debug"
+        )
         return 1
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the words that it was given, which may be addresses with passwords."""
+    """Reports usage errors in one line and redacts the arguments in it, which may be addresses with passwords."""
 
     _words: Sequence[str] = ()
 
@@ -71,7 +73,7 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        # A whole word is redacted better than one that lies among others.
+        # Redact each argument by itself: within a sentence, the end of an address can only be guessed.
         for word in sorted(self._words, key=len, reverse=True):
             message = message.replace(word, redact_address(word))
         self.exit(2, f"streampose: {redact(message)}; see {self.prog} --help\n")

@@ -1,4 +1,4 @@
-"""`streampose models`: the networks known by name."""
+"""`streampose models`: lists recommended networks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
     """Add the command to the parser."""
     models = commands.add_parser(
         "models",
-        help="list the networks known by name",
-        description="List the networks known by name: the bundled ones, and ViTPose and detectors of the Hugging Face "
-        "hub. Any other ViTPose checkpoint and any checkpoint of AutoModelForObjectDetection works as well.",
+        help="list recommended networks",
+        description="List recommended networks, bundled or on the Hugging Face hub. Other ViTPose checkpoints and all "
+        "checkpoints for AutoModelForObjectDetection can be used as well.",
     )
     models.set_defaults(command=run)
     return models

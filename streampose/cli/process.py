@@ -1,4 +1,4 @@
-"""What suits a pipeline of the whole process: its signals, threads and memory."""
+"""Settings of the whole process for a pipeline: signals, threads and memory."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ INTERRUPTED = 130
 
 
 def set_up_process() -> None:
-    """Choose for the whole process what suits a pipeline, whose steps have the cores between them."""
+    """Set up OpenCV's threads and the C library's memory for a pipeline, whose steps share the cores."""
     import cv2
 
-    # Else a resize for the detector takes twice the processor's time, for the waiting of its threads for each other.
+    # With more threads, resizing a frame for the detector takes twice the CPU time, because they busy-wait.
     cv2.setNumThreads(1)
-    # Let the C library keep what pictures leave behind for the next ones. It would give it back to the system, which
-    # has to clear every page before it gives it out again: a fifth of the time that reading a 720p frame takes.
+    # Keep the memory of freed frames for later frames. By default the C library returns it to the system, which clears
+    # each page before it hands it out again. That takes a fifth of the time needed to read a 720p frame.
     trim_threshold, mmap_threshold = -1, -3  # glibc's malloc.h
     with suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_threshold, 32 * 2**20)  # its most; a 2160p frame has 24 MB
+        libc.mallopt(mmap_threshold, 32 * 2**20)  # the maximum; a 2160p frame has 24 MB
         libc.mallopt(trim_threshold, 256 * 2**20)
 
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does: the first process of a container is not ended by it by itself."""
+    """Make SIGTERM end the block like Ctrl-C. By default, the first process of a container ignores SIGTERM."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -54,7 +54,10 @@ def ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def interrupts(pipeline: Pipeline) -> Iterator[Callable[[], bool]]:
-    """Let a first Ctrl-C (or SIGTERM) finish the run cleanly, a second one force it; yields whether there was one."""
+    """Make the first Ctrl-C (or SIGTERM) finish the run cleanly, and the second one end the process at once.
+
+    Yields a function that returns whether there was one.
+    """
     count = 0
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -63,10 +66,10 @@ def interrupts(pipeline: Pipeline) -> Iterator[Callable[[], bool]]:
         if count > 1:
             os._exit(INTERRUPTED)
         pipeline.stop()
-        # Not print: a handler may interrupt a write to the same stream, which must not be entered twice.
+        # `print` is not safe here: the handler may interrupt another write to the same stream.
         with suppress(OSError):
             begin = CLEAR.encode() if os.isatty(2) else b"\n"
-            os.write(2, begin + b"streampose: finishing what is under way; Ctrl-C again stops at once\n")
+            os.write(2, begin + b"streampose: finishing the frames in progress; press Ctrl-C again to stop at once\n")
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,4 +1,4 @@
-"""`streampose run`: the main job."""
+"""`streampose run`: processes sources and writes the results to sinks."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ examples:
   streampose run photos/ --to drawn/ --to photos.jsonl --boxes --labels
   streampose run clip.mp4 --to out.mkv --pose usyd-community/vitpose-plus-base --detector PekingU/rtdetr_r50vd_coco_o365
 """
+DURATIONS = "T is a duration: a number of seconds, or a number with a unit, such as 30s, 10m or 1h."
 SOURCES = (
-    "a video file, a still, a folder or glob of stills, demo (the bundled clip), a camera (0, /dev/video2), rtsp://, "
-    "rtmp:// or http(s):// (HLS too), - for a container on standard input; repeatable and nameable: cam1=rtsp://..."
+    "a video file, a still, a folder or glob pattern of stills, demo (the bundled clip), a camera (0, /dev/video2), "
+    "rtsp://, rtmp:// or http(s):// (including HLS), or - for a video on standard input; repeatable; NAME=SOURCE gives "
+    "a source a name: cam1=rtsp://..."
 )
 _OF_PROGRAM = frozenset(["stats", "quiet"])
-"""Options that are not parameters of `stream`."""
+"""Options of the command that are not parameters of `stream`."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -47,20 +49,23 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
         "run",
         help="find people and their poses in a source",
         description="Find people and their poses in a source, frame by frame.",
-        epilog=EXAMPLES,
+        epilog=f"{DURATIONS}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run_parser.set_defaults(command=run)
     run_parser.add_argument("source", metavar="SOURCE", nargs="*", help=SOURCES)
     run_parser.add_argument(
-        "--config", metavar="FILE", default=None, help="read sources and options from a TOML file; flags given here win"
+        "--config",
+        metavar="FILE",
+        default=None,
+        help="read sources and options from a TOML file; options on the command line override it",
     )
     add_flags(run_parser, "run")
     return run_parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run to the end; return the exit code."""
+    """Run the pipeline to its end. Return the exit code."""
     inputs, values = _asked_for(arguments)
     stats, quiet = values.pop("stats", None), values.pop("quiet", False)
     if stats is not None:
@@ -81,16 +86,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _asked_for(arguments: argparse.Namespace) -> tuple[list[Input], dict[str, Any]]:
-    """Return the sources and the other options: those of the file, and those given as flags, which win."""
+    """Return the sources and the other options. Options on the command line override those in the file."""
     given = vars(arguments)
     inputs = [Input(source, name) for name, source in map(parse_input, arguments.source)]
     values: dict[str, Any] = {}
     if arguments.config is not None:
         if inputs:
-            raise UsageError("both SOURCE and --config are given: name the sources in one place")
+            raise UsageError(
+                "SOURCE and --config cannot be combined: name the sources either on the command line or in the file"
+            )
         inputs, values = read_config(arguments.config)
     if not inputs:
-        raise UsageError("no SOURCE: give one, such as demo, or --config FILE")
+        raise UsageError("no SOURCE given: name one, such as demo, or use --config FILE")
     of_sources: dict[str, Any] = {}
     for option in options_of("run"):
         if option.name in given:
@@ -107,18 +114,18 @@ def _asked_for(arguments: argparse.Namespace) -> tuple[list[Input], dict[str, An
 
 
 def _check_no_sink(stats: str, inputs: Sequence[Input], to: Sequence[Any], pipeline: Pipeline) -> None:
-    """Refuse a file for the counts to which a sink writes."""
+    """Raise `UsageError` if a sink writes to the file for `--stats`."""
     from streampose.sinks.open import fill_in
 
     for one, source in zip(inputs, pipeline.sources, strict=True):
         targets = [fill_in(str(target), source.info.source_id) for target in (to if one.to is None else one.to)]
         if os.path.realpath(stats) in map(os.path.realpath, targets):
-            raise UsageError(f"{name_of(stats)}: a sink writes there; name another file for the counts")
+            raise UsageError(f"{name_of(stats)}: a sink writes there; choose another file for --stats")
 
 
 @contextmanager
 def _stats_written(file: str, pipeline: Pipeline) -> Iterator[None]:
-    """Write the counts behind the run; that they cannot be written does not hide why the run failed."""
+    """Write the statistics after the block, even if it fails. A failure to write them does not hide its error."""
     try:
         yield
     except BaseException:

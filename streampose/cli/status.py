@@ -1,4 +1,4 @@
-"""The line that says how a run goes, and the table at its end."""
+"""Prints the status line of a run and the summary at its end."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from streampose.pipeline.pipeline import Pipeline
 
 TERMINAL_EVERY_S = 0.2
-"""How often the status line is redrawn on a terminal."""
+"""Interval between updates of the status line on a terminal."""
 LOG_EVERY_S = 10.0
-"""How often a status line is written where there is no terminal."""
+"""Interval between status lines if standard error is not a terminal."""
 
 
 class Status:
-    """The line that says how the run goes, and the table at its end."""
+    """The status line of a run and the summary at its end."""
 
     def __init__(self, pipeline: Pipeline, *, shown: bool) -> None:
         self._pipeline = pipeline
@@ -31,7 +31,7 @@ class Status:
         self._last_s = time.monotonic()
 
     def update(self) -> None:
-        """Say where the run is, if it is time to."""
+        """Print the status if it is due."""
         now_s = time.monotonic()
         if not self._shown or now_s - self._last_s < self._every_s:
             return
@@ -43,7 +43,7 @@ class Status:
         columns = 80
         with suppress(OSError, ValueError):
             columns = os.get_terminal_size(sys.stderr.fileno()).columns
-        # A line that is wrapped would be left behind when the next one is drawn.
+        # Cut long lines: a wrapped line would not be cleared completely by the next update.
         drawn = "\n".join(line[: columns - 1] for line in lines)
         say(f"{CLEAR}{drawn}" + (f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else "") + "\r", end="")
 
@@ -75,7 +75,7 @@ class Status:
         return line
 
     def end(self) -> None:
-        """Print the table."""
+        """Print the summary."""
         if not self._shown:
             return
         if self._terminal:

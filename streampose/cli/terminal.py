@@ -1,4 +1,4 @@
-"""What the program says to people on standard error, and data on standard output."""
+"""Writes messages to standard error and data to standard output."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from streampose.errors import SinkError, describe
 from streampose.options import with_flags
 
 CLEAR = "\r\x1b[J"
-"""Removes the status, at whose beginning the cursor of a terminal waits."""
+"""Clears the status lines. The cursor of the terminal is at their beginning."""
 
 
 def say(text: str, end: str = "\n") -> None:
-    """Write to standard error. That nobody reads it is no reason to end a run."""
+    """Write to standard error. A closed standard error does not end the run."""
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, end=end, flush=True)
 
 
 def say_error(error: BaseException | str) -> None:
-    """Write an error as one line; parameters in it are named as flags."""
+    """Write an error as one line, with parameters replaced by flags."""
     say(f"streampose: {with_flags(str(error))}")
 
 
 def say_traceback(error: BaseException) -> None:
-    """Write an error as Python does, credentials redacted."""
-    # Line by line: an @ of the source code is no part of an address on another line.
+    """Write an error with its traceback, credentials redacted."""
+    # Redact line by line: otherwise an @ in a line of source code could be taken for a part of an address above it.
     for line in "".join(traceback.format_exception(error)).splitlines():
         say(redact(line))
 
@@ -45,9 +45,9 @@ def print_data(text: str) -> None:
 
 
 class LogToPeople(logging.Handler):
-    """The program's log: a line a record on standard error."""
+    """A log handler that writes each record as one line to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
+        """Write a log record."""
         begin = CLEAR if sys.stderr is not None and sys.stderr.isatty() else ""
         say(f"{begin}{redact(with_flags(self.format(record)))}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from streampose.errors import ModelError
 from streampose.frames import Boxes, Float32, Shrink
 from streampose.networks.checkpoints import Checkpoint
-from streampose.networks.detector import PERSON, PersonDetector, Picture, batches, choose_classes
+from streampose.networks.detector import PERSON, PersonDetector, ShrinkableImage, batches, choose_classes
 from streampose.networks.layout import CONFIG, PREPROCESSOR
 from streampose.networks.vitpose import load_dense_map_network
 from streampose.networks.workers import each, part_sizes
@@ -81,11 +81,11 @@ class DenseMapDetector(PersonDetector):
             place[:fitted_height, :fitted_width] = fitted
         return canvas
 
-    def _of_size(self, pictures: Sequence[Picture], height: int, width: int) -> list[Boxes]:
+    def _of_size(self, images: Sequence[ShrinkableImage], height: int, width: int) -> list[Boxes]:
         if self.device.type != "cpu":
-            return super()._of_size(pictures, height, width)
+            return super()._of_size(images, height, width)
         # Each worker runs all steps of its part, so that no worker waits while images are resized.
-        parts = batches(pictures, min(self._max_batch, part_sizes(len(pictures))[0]))
+        parts = batches(images, min(self._max_batch, part_sizes(len(images))[0]))
         found = each(lambda batch: self._of_batch(batch, height, width), parts)
         return [boxes for of_batch in found for boxes in of_batch]
 
@@ -100,12 +100,12 @@ class DenseMapDetector(PersonDetector):
 
     def _boxes(self, outputs: Tensor, height: int, width: int) -> list[Boxes]:
         fitted_height, fitted_width = self._fitted(height, width)
-        to_picture = np.array([width / fitted_width, height / fitted_height] * 2, np.float32)
+        to_image = np.array([width / fitted_width, height / fitted_height] * 2, np.float32)
         borders = np.array([width, height] * 2, np.float32)
         cell = self._network.patch_size[0] / self._network.scale
         found = []
         for xyxy, scores in decode_dense_maps(outputs.cpu(), cell, self._threshold):
-            clipped = np.clip(xyxy * to_picture, 0, borders)
+            clipped = np.clip(xyxy * to_image, 0, borders)
             kept = suppress_overlaps(clipped, scores)
             found.append(Boxes(clipped[kept], scores[kept], np.zeros(int(kept.sum()), np.int64)))
         return found

@@ -18,7 +18,7 @@ from streampose.networks.device import run_errors
 PERSON = "person"
 
 
-class Picture(NamedTuple):
+class ShrinkableImage(NamedTuple):
     """The parts of a frame that `PersonDetector.detect` uses."""
 
     pixels: Tensor
@@ -63,24 +63,24 @@ class PersonDetector(ABC):
         of_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
             of_size.setdefault((image.shape[0], image.shape[1]), []).append(index)
-        pictures = [Picture(*both) for both in zip(images, shrinks or [None] * len(images), strict=True)]
+        shrinkable = [ShrinkableImage(*both) for both in zip(images, shrinks or [None] * len(images), strict=True)]
         found = [Boxes.none() for _ in images]
         with torch.inference_mode(), run_errors(self.name, self.device, "detect_batch"):
             for (height, width), indices in of_size.items():
                 for index, boxes in zip(
-                    indices, self._of_size([pictures[i] for i in indices], height, width), strict=True
+                    indices, self._of_size([shrinkable[i] for i in indices], height, width), strict=True
                 ):
                     found[index] = boxes
         return found
 
-    def _of_size(self, pictures: Sequence[Picture], height: int, width: int) -> list[Boxes]:
+    def _of_size(self, images: Sequence[ShrinkableImage], height: int, width: int) -> list[Boxes]:
         """Run `detect` on images of the same size."""
-        found = [self._of_batch(batch, height, width) for batch in batches(pictures, self._max_batch)]
+        found = [self._of_batch(batch, height, width) for batch in batches(images, self._max_batch)]
         return [boxes for of_batch in found for boxes in of_batch]
 
-    def _of_batch(self, pictures: Sequence[Picture], height: int, width: int) -> list[Boxes]:
-        images, shrinks = zip(*pictures, strict=True)
-        return self.decode(self.forward(self.prepare(images, shrinks)), height, width)
+    def _of_batch(self, images: Sequence[ShrinkableImage], height: int, width: int) -> list[Boxes]:
+        pixels, shrinks = zip(*images, strict=True)
+        return self.decode(self.forward(self.prepare(pixels, shrinks)), height, width)
 
     def compile(self, *, waits: bool) -> None:  # noqa: B027 - transformers' networks run uncompiled
         """Compile the network if the detector supports it; see `streampose.networks.engine.Engine.compile`."""
@@ -102,8 +102,8 @@ class PersonDetector(ABC):
         """Return the boxes for `decode`, in any order and not yet clipped."""
 
 
-def batches(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
-    return [pictures[start : start + size] for start in range(0, len(pictures), size)]
+def batches(images: Sequence[ShrinkableImage], size: int) -> list[Sequence[ShrinkableImage]]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def choose_classes(name: str, known: dict[int, str], wanted: str | Sequence[str | int] | None) -> dict[int, str]:

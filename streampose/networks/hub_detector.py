@@ -56,8 +56,8 @@ class HubDetector(PersonDetector):
         The processor resizes the images itself, so `shrinks` is not used.
         """
         del shrinks
-        pictures = [image.flip(-1).cpu().numpy() for image in images]
-        inputs = self._processor(images=pictures, input_data_format="channels_last", return_tensors="pt")
+        rgb_images = [image.flip(-1).cpu().numpy() for image in images]
+        inputs = self._processor(images=rgb_images, input_data_format="channels_last", return_tensors="pt")
         return inputs.to(self.device)
 
     def forward(self, inputs: Any) -> Any:

@@ -35,7 +35,7 @@ _DFINE = "github.com/Peterande/D-FINE README"
 _CARD = "its model card"
 
 KNOWN_MODELS: tuple[KnownModel, ...] = (
-    KnownModel(DEFAULT_POSE, "pose", 21.7, "Apache-2.0", "bundled; own sample set AP 36", _CARD),
+    KnownModel(DEFAULT_POSE, "pose", 21.7, "Apache-2.0", "bundled; AP 36 on 10 labelled images", _CARD),
     KnownModel("usyd-community/vitpose-base-simple", "pose", 85.9, "Apache-2.0", "COCO val AP 75.5", _VITPOSE),
     KnownModel("usyd-community/vitpose-base", "pose", 90.0, "Apache-2.0", "COCO val AP 75.8", _VITPOSE),
     KnownModel("usyd-community/vitpose-base-coco-aic-mpii", "pose", 90.0, "Apache-2.0", "COCO val AP 77.1", _VITPOSE),
@@ -43,7 +43,7 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
     KnownModel("usyd-community/vitpose-plus-base", "pose", 125.4, "Apache-2.0", "COCO val AP 77.0", _VITPOSE),
     KnownModel("usyd-community/vitpose-plus-large", "pose", 434.4, "Apache-2.0", "COCO val AP 78.6", _VITPOSE),
     KnownModel("usyd-community/vitpose-plus-huge", "pose", 899.4, "Apache-2.0", "COCO val AP 79.4", _VITPOSE),
-    KnownModel(DEFAULT_DETECTOR, "detector", 14.7, "Apache-2.0", "bundled; own sample set AP50 41", _CARD),
+    KnownModel(DEFAULT_DETECTOR, "detector", 14.7, "Apache-2.0", "bundled; AP50 41 on 10 labelled images", _CARD),
     KnownModel("PekingU/rtdetr_r18vd_coco_o365", "detector", 20, "Apache-2.0", "COCO val AP 49.2", _RTDETR),
     KnownModel("PekingU/rtdetr_r50vd_coco_o365", "detector", 42, "Apache-2.0", "COCO val AP 55.3", _RTDETR),
     KnownModel("PekingU/rtdetr_r50vd", "detector", 42, "Apache-2.0", "COCO val AP 53.1", _RTDETR),
@@ -60,7 +60,7 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
 
 def models_table() -> str:
     """Return `KNOWN_MODELS` as a text table."""
-    rows = [("pose or detector", "", "parameters", "licence", "published accuracy", "from")]
+    rows = [("network", "role", "parameters", "licence", "published accuracy", "from")]
     for model in KNOWN_MODELS:
         accuracy = f"{model.accuracy} (needs {model.needs})" if model.needs else model.accuracy
         rows.append((model.name, model.role, f"{model.parameters_m:g} M", model.licence, accuracy, model.source))

@@ -111,23 +111,23 @@ class DenseMapNetwork(nn.Module):
         self.eval().requires_grad_(False)
 
     @torch.inference_mode()
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return the maps (N, C, s * gh, s * gw) of `pictures` (N, H, W, 3) uint8 BGR, in the dtype of the head.
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the maps (N, C, s * gh, s * gw) of `images` (N, H, W, 3) uint8 BGR, in the dtype of the head.
 
-        The maps are on the device of `pictures`.
+        The maps are on the device of `images`.
 
         Raises:
             ValueError: H or W is not a multiple of the patch size.
         """
-        height, width = pictures.shape[1:3]
+        height, width = images.shape[1:3]
         patch_height, patch_width = self.patch_size
         if height % patch_height or width % patch_width:
             raise ValueError(f"{height}x{width} is not a multiple of the patch size {patch_height}x{patch_width}")
-        return self.engine(pictures)
+        return self.engine(images)
 
-    def _maps(self, pictures: Tensor) -> Tensor:
-        rows, columns = pictures.shape[1] // self.patch_size[0], pictures.shape[2] // self.patch_size[1]
-        tokens: Tensor = self.first(self._patches(pictures, rows, columns))
+    def _maps(self, images: Tensor) -> Tensor:
+        rows, columns = images.shape[1] // self.patch_size[0], images.shape[2] // self.patch_size[1]
+        tokens: Tensor = self.first(self._patches(images, rows, columns))
         tokens.add_(self._position_embeddings(rows, columns))
         count = tokens.shape[1]
         tokens, mask = _filled_up(tokens, self.tokens_in_steps_of)
@@ -140,15 +140,15 @@ class DenseMapNetwork(nn.Module):
         of_head = self.head.matrices.values() if isinstance(self.head, SimpleDecoder) else ()
         return [*self._positions_of_grid.values(), *of_head]
 
-    def _patches(self, pictures: Tensor, rows: int, columns: int) -> Tensor:
+    def _patches(self, images: Tensor, rows: int, columns: int) -> Tensor:
         """Return the bytes of every patch minus `_CENTRE`, (N, rows * columns, p * p * 3)."""
         patch_height, patch_width = self.patch_size
         # The border shifts the image, so the last patches end `_BORDER` pixels before the edge of the image.
-        bordered = torch.full_like(pictures, _CENTRE)
-        bordered[:, _BORDER:, _BORDER:] = pictures[:, :-_BORDER, :-_BORDER]
+        bordered = torch.full_like(images, _CENTRE)
+        bordered[:, _BORDER:, _BORDER:] = images[:, :-_BORDER, :-_BORDER]
         cells = bordered.view(-1, rows, patch_height, columns, patch_width, 3).transpose(2, 3)
         patches = torch.empty(cells.shape, dtype=self.positions.dtype, device=cells.device)
-        return patches.copy_(cells).sub_(_CENTRE).view(len(pictures), rows * columns, -1)
+        return patches.copy_(cells).sub_(_CENTRE).view(len(images), rows * columns, -1)
 
     def _position_embeddings(self, rows: int, columns: int) -> Tensor:
         """Return the sum of all constants that are added to the patches of a grid, (1, rows * columns, channels).

@@ -8,7 +8,7 @@ people in 95 of 100 cases; features of the pose network at the keypoints do so i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -91,19 +91,19 @@ class LookReader:
         height, width = image.shape[:2]
         is_known = np.asarray(np.isfinite(keypoints_xy).all(axis=-1))
         places = np.rint(self._mix @ np.where(is_known[..., None], keypoints_xy, 0))  # (N, S, 2)
-        is_inside = ((places >= 0) & (places < (width, height))).all(axis=-1).astype(np.float32)
+        is_inside = np.asarray(((places >= 0) & (places < (width, height))).all(axis=-1), np.float32)
         columns = places[..., 0].clip(0, width - 1).astype(np.intp)
         rows = places[..., 1].clip(0, height - 1).astype(np.intp)
         colours = image[rows, columns].astype(np.float32) * is_inside[..., None]
         seen: Float32 = np.asarray(is_inside @ self._parts.T, np.float32)  # (N, L)
-        means = np.asarray(self._parts @ colours, np.float32) / np.maximum(seen, 1)[..., None]
+        means = (self._parts @ colours) / np.maximum(seen, 1)[..., None]
         scores = np.where(is_known, keypoint_scores, 0).clip(0, 1)
         lowest = np.stack([scores[:, list(ends)].min(axis=1) for ends in self._ends], axis=1)
         weights = lowest * seen / self._parts.sum(axis=1)
         return Looks(to_opponents(means), weights.astype(np.float32))
 
 
-def to_opponents(bgr: Float32) -> Float32:
+def to_opponents(bgr: npt.NDArray[np.floating[Any]]) -> Float32:
     """Convert colours (..., 3) BGR to brightness, red against green, and yellow against blue: (..., 3).
 
     Brightness is scaled down by `BRIGHTNESS_SHARE`.

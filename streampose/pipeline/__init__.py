@@ -1,1 +1,1 @@
-"""The threads and channels between sources and sinks."""
+"""The pipeline: threads and channels between sources and sinks."""

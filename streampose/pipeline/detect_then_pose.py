@@ -1,4 +1,4 @@
-"""Runs the detector and the pose network in a thread each."""
+"""Runs the detector and the pose network in separate threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streampose.pipeline.pace import Pace
 
 
 class DetectThenPose:
-    """One thread per network: the detector works on the next batch while the pose network works on this one."""
+    """One thread per network: the detector runs on the next batch while the pose network runs on the current one."""
 
     def __init__(
         self,
@@ -29,11 +29,11 @@ class DetectThenPose:
         pose_batch: int,
         fill_s: float,
     ) -> None:
-        """Serve all `lanes` with both networks.
+        """Store the settings. Both networks serve all `lanes`.
 
         Args:
             captured: the frames of all lanes, by lane number.
-            stop_asked: set to stop: no new batch starts.
+            stop_asked: set when the run must stop; no new batch starts then.
             detect_batch: maximum frames per detector call.
             pose_batch: maximum people per pose call.
             fill_s: maximum time that a batch waits to be filled.
@@ -50,11 +50,11 @@ class DetectThenPose:
         self._pace = Pace(detections_beside_poses=1.1 if networks.run_side_by_side else 0.0)
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """Return the names and bodies of the threads. Each runs until its input ends and passes the ending on."""
+        """Return the names and functions of the threads. Each runs until its input ends and passes the ending on."""
         return [("detect", self._run_detect), ("pose", self._run_pose)]
 
     def close(self) -> None:
-        """Discard what waits between the networks."""
+        """Discard the frames that wait between the two networks."""
         self._detected.close()
 
     def _run_detect(self) -> None:
@@ -102,7 +102,7 @@ class DetectThenPose:
                     begun = self._begin_poses(items) if items else None
                     if before is not None:
                         before.result()
-                    if self._any_live and begun is not None:  # waiting would only make the frame older
+                    if self._any_live and begun is not None:  # a live frame is passed on at once
                         begun.result()
                         begun = None
         except (Finished, Closed):

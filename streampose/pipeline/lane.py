@@ -1,4 +1,4 @@
-"""One source in a run: its channels, its capture and annotate threads, its sinks."""
+"""One source in a run: its channels, its capture and annotate threads, and its sinks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from streampose.pipeline.parts import Drawer, Feed
 from streampose.pipeline.sink_run import SinkRun, told_apart
 
 CHANNEL_DEPTH = 8
-"""Maximum frames between two steps: enough to hide a hiccup of one step, at the memory of a few frames."""
+"""Maximum frames between two steps: enough to bridge a short delay of one step, at little memory."""
 LIVE_SLOT_DEPTH = 1
-"""Frames of a live source that wait for the networks: only the newest, because waiting is latency."""
+"""Only the newest frame of a live source waits for the networks, because older ones would add latency."""
 LIVE_DEPTH = 3
-"""Maximum frames of a live source after the networks: enough for a sink to catch up after a keyframe."""
+"""Maximum frames of a live source between two later steps: enough for a sink to catch up after a keyframe."""
 
 
 class Lane:
-    """One source in a run: its channels, its capture and annotate threads, its sinks."""
+    """One source in a run: its channels, its capture and annotate threads, and its sinks."""
 
     def __init__(
         self,
@@ -41,22 +41,22 @@ class Lane:
         """Take ownership of the feed's source and sinks.
 
         Args:
-            run_info: describes the run before the source's first frame.
+            run_info: description of the run before the source's first frame.
             annotator: draws every result; None draws nothing.
-            captured, results: receive an inlet for this source.
-            prefix: precedes the names of the lane's work; empty for a run's only source.
-            results_wanted: whether the caller still takes results when every sink has failed.
+            captured, results: get an inlet for this source.
+            prefix: precedes the names of the lane's steps and sinks; empty for a run's only source.
+            results_wanted: whether the caller takes results after all sinks have failed.
         """
         self.source = feed.source
         self._described = run_info
         self.prefix = prefix
         self.failure: StreamposeError | None = None
-        """The failure that ended this source at the networks."""
+        """The failure of a network on a frame of this source, which ends the source."""
         self.fails_from: float = float("inf")
         """The index of the frame that failed."""
         self._failing = threading.Lock()
         self.ended = False
-        """Whether the caller has received everything."""
+        """Whether the caller has received the last result and the ending."""
         is_live = feed.source.info.is_live
         drops = feed.source.meter.dropped
 
@@ -91,7 +91,7 @@ class Lane:
         self._results_wanted = results_wanted
 
     def _run_info(self) -> RunInfo:
-        """Describe the run as it is now: a live source knows its size and rate with its first frame."""
+        """Describe the run as known now. The size and rate of a live source are known from its first frame on."""
         return replace(self._described, source=self.source.info)
 
     def stats(self) -> dict[str, Any]:
@@ -100,15 +100,16 @@ class Lane:
         return stats if self.tracker is None else stats | {"tracks": self.tracker.stats()}
 
     def stop(self) -> None:
-        """Capture no more frames, and end the waiting of sinks."""
+        """Stop capturing frames, and make waiting sinks continue."""
         self.source.interrupt()
         self.slot.close()
         for run in self.sinks:
             run.sink.interrupt()
 
     def fail(self, index: int, error: StreamposeError) -> None:
-        """End this source before frame `index`. Called from the threads of both networks: pose may fail at an earlier
-        frame than detect.
+        """End this source before frame `index`.
+
+        Called from the threads of both networks. The pose network may fail on an earlier frame than the detector.
         """
         with self._failing:
             if index < self.fails_from:
@@ -116,14 +117,14 @@ class Lane:
         self.slot.close()
 
     def capture(self) -> None:
-        """The body of the capture thread."""
+        """Read frames until the source ends or is stopped. Runs in the capture thread."""
         ending: BaseException | None = None
         info, step = self.source.info, f"{self.prefix}capture"
         try:
             captures = self.source.captures()
             count = 0
             while True:
-                # A live source may wait for its camera for hours; an interrupt ends the wait.
+                # Do not report a live source as stalled: it may wait for its camera for hours.
                 with nullcontext() if info.is_live else self._meter.working(step, f"frame {count}"):
                     captured = next(captures, None)
                 if captured is None:
@@ -141,8 +142,9 @@ class Lane:
             self.slot.finish(ending)
 
     def annotate(self) -> None:
-        """Run the source's steps, draw, and pass every result to the sinks and to the caller, until the ending or until
-        nobody wants more; the body of the annotate thread.
+        """Run the custom steps, draw, and pass each result to the sinks and to the caller.
+
+        Ends at the ending, or when no more results are wanted. Runs in the annotate thread.
         """
         ending: BaseException | None = None
         try:
@@ -175,7 +177,7 @@ class Lane:
                 for step in self._steps:
                     result = step(result)
         except Exception as error:
-            raise wrapped(StreamposeError, f"{self.prefix}the step after pose failed on {what}", error) from error
+            raise wrapped(StreamposeError, f"{self.prefix}a custom step failed on {what}", error) from error
         return result
 
     def _draw(self, result: Result) -> Result:

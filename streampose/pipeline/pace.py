@@ -1,4 +1,4 @@
-"""Decides when detection of a live frame should start. Knows times only."""
+"""Decides when detection of the next live frame starts. Knows only times."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from contextlib import contextmanager
 
 
 class Pace:
-    """Delays detection so that it ends just when the pose network becomes free.
+    """Delays detection so that it ends when the pose network becomes free.
 
-    A frame that is detected earlier would only wait, while a newer one may arrive. The detector's thread calls all
-    methods except `posing`, which belongs to the pose thread.
+    With an earlier start, the frame would wait for the pose network while newer frames arrive. The pose thread calls
+    `posing`; the detector's thread calls all other methods.
     """
 
     _NEW_SHARE = 0.3
-    """Weight of the latest duration in the expected one."""
+    """Weight of the latest duration in the moving average."""
 
     def __init__(self, detections_beside_poses: float) -> None:
-        """Start detection this many expected detection times before the pose network is free: slightly more than 1 so
-        that the pose network does not wait, 0 to run the networks in turn.
+        """Set how early detection starts: this many average detection times before the pose network is free.
+
+        Use slightly more than 1, so that the pose network does not wait, or 0 to run the networks one after the other.
         """
         self._beside = detections_beside_poses
         self._detect_s: float | None = None
@@ -28,8 +29,9 @@ class Pace:
         self._is_posing = False
 
     def wait_s(self, now_s: float) -> float:
-        """Return the seconds until detection should start, at `now_s` of `time.monotonic()`. The pose thread has taken
-        everything handed over so far.
+        """Return the seconds until detection should start, at `now_s` of `time.monotonic()`.
+
+        The pose thread must have taken all frames that were handed over.
         """
         is_about_to_begin = self._began_s < self._handed_s
         if self._detect_s is None or self._pose_s is None or not (self._is_posing or is_about_to_begin):
@@ -38,19 +40,19 @@ class Pace:
         return max(0.0, began_s + self._pose_s - self._beside * self._detect_s - now_s)
 
     def handing_over(self) -> None:
-        """Record that a frame goes to the pose network."""
+        """Record that a frame is handed over to the pose network."""
         self._handed_s = time.monotonic()
 
     @contextmanager
     def detecting(self) -> Iterator[None]:
-        """Time the block, which detects frames and hands them over."""
+        """Time the block, which runs the detector and hands the frames over."""
         began_s = time.monotonic()
         yield
         self._detect_s = self._expected(self._detect_s, time.monotonic() - began_s)
 
     @contextmanager
     def posing(self) -> Iterator[None]:
-        """Time the block, which finds the poses of everything taken."""
+        """Time the block, which runs the pose network on the frames taken."""
         self._began_s, self._is_posing = time.monotonic(), True
         yield
         self._is_posing = False

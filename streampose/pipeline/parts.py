@@ -1,4 +1,4 @@
-"""What the pipeline needs of its parts: sources, the two networks, the steps of a source and an annotator."""
+"""Interfaces between the pipeline and its parts: sources, the two networks, custom steps and the annotator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streampose.sinks.sink import Sink
 
 
 class FrameSource(Protocol):
-    """What the pipeline needs of a source."""
+    """A source, as the pipeline uses it."""
 
     info: SourceInfo
     meter: SourceMeter
@@ -27,7 +27,7 @@ class FrameSource(Protocol):
 
 
 class Detector(Protocol):
-    """What the pipeline needs of a detector."""
+    """A detector, as the pipeline uses it."""
 
     name: str
     label_of: dict[int, str]
@@ -36,7 +36,7 @@ class Detector(Protocol):
 
 
 class Pose(Protocol):
-    """What the pipeline needs of a pose network."""
+    """A pose network, as the pipeline uses it."""
 
     name: str
     skeleton: Skeleton
@@ -47,25 +47,25 @@ class Pose(Protocol):
 
 
 class Step(Protocol):
-    """Work on the results of one source between pose and drawing, such as smoothing."""
+    """Custom work on the results of one source between pose estimation and drawing."""
 
     def __call__(self, result: Result) -> Result:
         """Return the result to pass on. Called once per frame, in order, from one thread."""
 
 
 class Drawer(Protocol):
-    """What the pipeline needs of an annotator."""
+    """An annotator, as the pipeline uses it."""
 
     def annotate(self, image: Image, people: People) -> Image: ...
 
 
 @dataclass(frozen=True)
 class Feed:
-    """One source, its tracker, its steps and its sinks."""
+    """One source with its tracker, custom steps and sinks."""
 
     source: FrameSource
     sinks: Sequence[Sink] = ()
     tracker: Tracker | None = None
     """Gives people identities; None leaves them without."""
     steps: Sequence[Step] = ()
-    """Applied to the results in this order, before drawing."""
+    """Applied in this order to each result, before drawing."""

@@ -1,13 +1,13 @@
 """Builds the channels, starts and joins the threads, and raises the first error.
 
-    for every source     capture -> [slot] -.
-    for all together                         `-> detect -> [detected] -> pose -.
-    for every source                                     .- [posed] <----------'
-                                                         `-> annotate -> one channel a sink, one for the caller
+    for each source      capture -> [slot] -.
+    for all sources                          `-> detect -> [detected] -> pose -.
+    for each source                                      .- [posed] <----------'
+                                                         `-> annotate -> a channel per sink, and one for the caller
 
-Each step has a thread; `Pipeline._steps` lists them. The caller's thread runs the last loop, because windows and
-signals need it. Frames and endings flow down the channels; closing flows up. When a channel is full, a recording waits
-and a live source drops its oldest frame. Knows no model, no file format and no flag.
+Each step has a thread; `Pipeline._steps` lists them. The last loop runs in the caller's thread, because windows and
+signals require it. Frames and endings flow down the channels; closing flows up. When a channel is full, a recording
+waits and a live source drops its oldest frame. Knows nothing about models, file formats and flags.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from streampose.pipeline.stalls import LOOK_EVERY_S, Stalls
 class Pipeline:
     """Runs sources through the networks into their sinks.
 
-    Iterate over it once to get the results, in order for each source, or iterate over `ticks`. Use it as a context
-    manager, or close it.
+    Iterate over it once, directly or through `ticks`. The results of each source are in order. Use it as a context
+    manager, or call `close`.
 
-    A failing step ends its source. Every frame before the failure is delivered first; then a `StreamposeError` is
-    raised, whose `__cause__` is the library's error. With several sources, the error is logged, the others go on, and
-    it is raised at the end. A failing sink ends alone if its source has another sink or, with `results_wanted`, the
-    caller; its error is raised at the end as well.
+    A step that fails ends its source. All frames before the failure are delivered first; then a `StreamposeError` is
+    raised, whose `__cause__` is the library's error. With several sources, the error is logged, the other sources
+    continue, and the error is raised at the end. A sink that fails does not end its source as long as someone still
+    takes its results: another sink or, with `results_wanted`, the caller. The error is raised at the end.
     """
 
     def __init__(
@@ -63,21 +63,21 @@ class Pipeline:
         stall_after_s: float = 300.0,
         join_within_s: float = 30.0,
     ) -> None:
-        """Take ownership of sources and sinks. The work starts with the iteration.
+        """Take ownership of sources and sinks. Work starts with the iteration.
 
         Args:
-            feeds: sources with different `source_id`s.
-            annotator: draws `Result.picture` if a sink needs it or `draw` is set; None never draws.
-            device: where the networks run. The pixels of each frame are uploaded once.
-            detect_every: run the detector on every Nth frame of a source and follow people in between; `auto` runs it
-                as often as the poses leave time. Stills are always detected.
+            feeds: the sources with their sinks; each source has a different `source_id`.
+            annotator: draws `Result.picture` if a sink needs it or `draw` is set; None disables drawing.
+            device: device of the networks. The pixels of each frame are uploaded once.
+            detect_every: run the detector only on every Nth frame of a source and follow people in between; `auto` runs
+                it as often as the pose network leaves time. On stills, the detector runs on each.
             max_people: maximum people per frame while people are followed; the detector applies its own limit.
             detect_batch: maximum frames per detector call, over all sources.
             pose_batch: maximum people per pose call, over all sources.
             fill_s: maximum time that a batch waits to be filled if all sources are recorded; otherwise it never waits.
             draw: draw every result, even if no sink needs it.
-            results_wanted: keep going for the caller when every sink has failed.
-            stall_after_s: abort with `StalledError` if one piece of work takes longer.
+            results_wanted: continue for the caller after all sinks have failed.
+            stall_after_s: abort with `StalledError` if a step takes longer for one piece of work.
             join_within_s: maximum time that the end of the run waits for a step to stop.
         """
         self.meter = Meter()
@@ -139,8 +139,8 @@ class Pipeline:
                     yield result
 
     def ticks(self) -> Generator[Result | None]:
-        """Yield results as the iteration does, and None every `LOOK_EVERY_S` while there are none, for callers with
-        other work to do.
+        """Yield the results, and None every `LOOK_EVERY_S` while no result arrives, so that the caller can do other
+        work.
         """
         if self._started or self._ended:
             raise RuntimeError("a pipeline runs once")
@@ -180,27 +180,28 @@ class Pipeline:
             self._end(failure)
 
     def stop(self) -> None:
-        """Finish cleanly: start no new batch, deliver the frames in progress, close the sinks. From any thread."""
+        """End cleanly: start no new batch, deliver the frames in progress, close the sinks. Call it from any thread."""
         self._stop_asked.set()
         for lane in self._lanes:
             lane.stop()
 
     def close(self) -> None:
-        """Discard the frames in progress, end every thread, close sources and sinks. Safe twice. Raises the first error
-        of a source or sink that the iteration has not raised.
+        """Discard the frames in progress, end all threads, close sources and sinks. Safe to call twice.
+
+        Raises the first error of a source or sink, unless the iteration has already raised an error.
         """
         self._end(None)
 
     def summaries(self) -> list[str]:
-        """Return one line per sink that says where its output is; complete when the run has ended."""
+        """Return one line per sink that describes its output. The lines are complete when the run has ended."""
         lines = [run.sink.summary() for run in self._sink_runs()]
         return [line for line in lines if line is not None]
 
     def stats(self) -> dict[str, Any]:
-        """Return the counts so far as JSON values: `sources` by source id and `sinks` by the user's text. Sources whose
+        """Return the counts so far as JSON values: `sources` by `source_id`, and `sinks` by their text. Sources whose
         people are tracked have `tracks`; see `Tracker.stats`.
 
-        When the run has ended, captured = delivered + dropped for every source. Drops of a sink count with the sink.
+        When the run has ended, captured = delivered + dropped for each source. Drops of a sink are counted separately.
         """
         return {
             "sources": {lane.source.info.source_id: lane.stats() for lane in self._lanes},
@@ -216,7 +217,7 @@ class Pipeline:
         self._end(error)
 
     def _steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """Return the names and bodies of all threads. Each runs until its input ends and passes the ending on."""
+        """Return the names and functions of all threads. Each runs until its input ends and passes the ending on."""
         steps = [(f"{lane.prefix}capture", lane.capture) for lane in self._lanes]
         steps += [(name, on_device(self._device, run)) for name, run in self._networks.steps()]
         steps += [(f"{lane.prefix}annotate", lane.annotate) for lane in self._lanes]
@@ -227,11 +228,11 @@ class Pipeline:
         return [run for lane in self._lanes for run in lane.sinks]
 
     def _over(self) -> bool:
-        """Whether the user has quit at a sink, which ends the whole run."""
+        """Return whether the user has quit at a sink, which ends the whole run."""
         return any(run.quit for run in self._sink_runs())
 
     def _look_around(self) -> None:
-        """Do the work of the caller's thread while it waits."""
+        """Check for stalls and serve the windows, while the caller's thread waits."""
         self._stalls.check()
         for lane in self._lanes:
             for run in lane.sinks_here:
@@ -244,7 +245,7 @@ class Pipeline:
             return
         if len(self._lanes) == 1 or not isinstance(error, StreamposeError):
             raise error
-        report(error, "the other sources go on")
+        report(error, "the other sources continue")
         self._first_failure = self._first_failure or error
 
     def _end(self, failure: BaseException | None) -> None:

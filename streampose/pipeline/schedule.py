@@ -1,6 +1,6 @@
-"""When the detector runs on a source's frames: on every Nth, or as often as the networks have time.
+"""Decides on which frames of a source the detector runs: on every Nth frame, or as often as time allows.
 
-Pure logic over times that are passed in. Knows no network, thread, channel or clock.
+All times are passed in. Knows nothing about networks, threads, channels and clocks.
 """
 
 from __future__ import annotations
@@ -12,63 +12,67 @@ from typing import Protocol
 import numpy as np
 
 JUMP_S = 0.5
-"""Nobody is followed over a longer gap: the scene may have changed."""
+"""People are not followed over a gap longer than this, because the scene may have changed."""
 
 
 LOOK_WITHIN_S = 1.0
-"""`Spending` detects at least this often, so that new people are found."""
+"""Maximum time between two detections of `Spending`, so that new people are found."""
 
 
 NETWORKS_SHARE = 0.9
-"""Share of a frame's time that the networks may use; drawing and encoding need the rest."""
+"""Share of the time between two frames that the networks may use. Drawing and encoding need the rest."""
 
 
 COSTS_KEPT = 9
-"""The cost of a detection is the median of this many; the slow first one is soon forgotten."""
+"""The cost of a detection is the median of this many recent ones, so that the slow first one has little effect."""
 
 
 MOST_SAVED = 2
-"""Maximum detections saved up, so that no rush follows an idle minute."""
+"""Maximum savings, in detections, so that a quiet minute is not followed by a burst of detections."""
 
 
 MOST_DEBT_S = 0.5
-"""Maximum debt after forced detections, in seconds of unused time."""
+"""Maximum debt after detections that the budget did not cover, in seconds."""
 
 
 ACTIVE_S = 2.0
-"""A source without frames for longer gets no share of the networks' time."""
+"""A source without a frame for longer than this gets no share of the networks' time."""
 
 
 MOST_FPS = 240.0
-"""Higher nominal rates are ignored (Matroska and RTMP may say 1000); the time between frames is used."""
+"""Higher nominal rates are ignored, because Matroska and RTMP may declare 1000. The measured time between frames is
+used instead."""
 
 
 class Schedule(Protocol):
-    """When the detector runs, regardless of the people."""
+    """Decides when the detector runs, regardless of the people."""
 
     def is_due(self, index: int) -> bool:
-        """Whether frame `index` is due by its number. Called once per frame, in order, possibly ahead of time."""
+        """Return whether frame `index` is due by its number.
+
+        Called once per frame, in order, possibly before the frame's turn.
+        """
         ...
 
     def is_due_now(self, pts_s: float, fps: float | None, now_s: float) -> bool:
-        """Whether the current frame is due. Called once per frame.
+        """Return whether the current frame is due by its time. Called once per frame.
 
         Args:
-            pts_s: the source's time.
-            fps: its nominal rate.
-            now_s: when the frame was captured, on any one clock.
+            pts_s: time of the frame in the source.
+            fps: nominal frame rate of the source.
+            now_s: time of capture, always on the same clock.
         """
         ...
 
     def looked(self, pts_s: float) -> None:
-        """Record that the detector ran on the frame of this time."""
+        """Record that the detector ran on the frame at `pts_s`."""
         ...
 
 
 class EveryNth:
-    """The frames 0, N, 2N, ..., or the next ones if those were dropped.
+    """Selects the frames 0, N, 2N, ..., or the frames after them if they were dropped.
 
-    The number alone decides, so that detections of several frames can be batched.
+    Only the number of a frame matters, so detections of several frames can be batched.
     """
 
     def __init__(self, every: int) -> None:
@@ -87,10 +91,10 @@ class EveryNth:
 
 
 class Budget:
-    """The networks' time, shared by all sources.
+    """The time budget of the networks, shared by all sources.
 
-    Every frame earns its period, divided by the number of active sources. Poses are paid from it first; the rest goes
-    to the sources in equal shares, which pay for detections.
+    Each frame adds the time until the next frame of its source, divided by the number of active sources. Poses are paid
+    first. Each source spends its equal share of the rest on detections.
     """
 
     def __init__(self, sources: int) -> None:
@@ -101,35 +105,35 @@ class Budget:
 
     @property
     def detection_s(self) -> float:
-        """The cost of a detection; 0 until one has been measured."""
+        """Cost of a detection in seconds; 0 until one has been measured."""
         return float(np.median(self._costs_s)) if self._costs_s else 0.0
 
     def earn(self, source: int, period_s: float, now_s: float) -> None:
-        """Record a frame of `source` at `now_s`, on any one clock; the next is expected `period_s` later."""
+        """Record a frame of `source` at `now_s`, always on the same clock. The next is expected `period_s` later."""
         self._last_s[source] = now_s
         self._active = [number for number, last_s in enumerate(self._last_s) if now_s - last_s <= ACTIVE_S]
         self._deal(NETWORKS_SHARE * period_s / len(self._active))
 
     def pay_poses(self, cost_s: float) -> None:
-        """Pay for the poses of some frames."""
+        """Pay `cost_s` for the poses of a batch; all active sources share the cost."""
         for number in self._active:
             self._pay(number, cost_s / len(self._active))
 
     def pay_detections(self, sources: Sequence[int], cost_s: float) -> None:
-        """Pay for one detection for each of `sources`, at this cost together."""
+        """Pay for one detection for each of `sources`; `cost_s` is the cost of all of them together."""
         self._costs_s.append(cost_s / len(sources))
         for source in sources:
             self._pay(source, self.detection_s)
 
     def covers_detection(self, source: int) -> bool:
-        """Whether `source` can pay for a detection."""
+        """Return whether the savings of `source` cover a detection."""
         return self._saved_s[source] >= self.detection_s
 
     def _pay(self, source: int, cost_s: float) -> None:
         self._saved_s[source] = max(-MOST_DEBT_S, self._saved_s[source] - cost_s)
 
     def _deal(self, seconds: float) -> None:
-        """Share time equally among the active sources; what one cannot save goes to the others."""
+        """Share time equally among the active sources. Time that exceeds the limit of one goes to the others."""
         most_s = MOST_SAVED * self.detection_s
         by_room = sorted(self._active, key=lambda number: self._saved_s[number], reverse=True)
         for place, number in enumerate(by_room):
@@ -139,7 +143,7 @@ class Budget:
 
 
 class Spending:
-    """The schedule of a source that spends its share of a budget and detects at least every `LOOK_WITHIN_S`."""
+    """Spends a source's share of a budget on detections, and detects at least every `LOOK_WITHIN_S`."""
 
     def __init__(self, budget: Budget, source: int) -> None:
         self._budget = budget
@@ -149,7 +153,7 @@ class Spending:
         self._steps_s: deque[float] = deque(maxlen=16)
 
     def is_due(self, _index: int) -> bool:
-        return False  # the unused time is not known in advance
+        return False  # the available time is not known in advance
 
     def is_due_now(self, pts_s: float, fps: float | None, now_s: float) -> bool:
         if self._before_s is not None and pts_s > self._before_s:
@@ -158,7 +162,7 @@ class Spending:
         if fps is not None and 0 < fps <= MOST_FPS:
             self._budget.earn(self._source, 1 / fps, now_s)
         elif self._steps_s:
-            # The shortest step: with dropped frames, the others span several periods.
+            # Use the shortest step, because steps over dropped frames are longer than the period.
             self._budget.earn(self._source, min(*self._steps_s, JUMP_S), now_s)
         return pts_s - self._looked_s >= LOOK_WITHIN_S or self._budget.covers_detection(self._source)
 

@@ -1,4 +1,4 @@
-"""One sink in a run: its channel, its thread, and its failure, which affects no other sink."""
+"""One sink in a run: its channel and its thread. A failure affects no other sink."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("streampose")
 
 
 class SinkRun:
-    """One sink in a run. It takes no more frames after a failure or after the user quits; the first error is kept."""
+    """One sink in a run. It takes no more frames after a failure or after the user quits. Keeps the first error."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class SinkRun:
         self._is_alone = is_alone
 
     def run(self) -> None:
-        """Write frames until the feed ends; the body of the sink's thread."""
+        """Write frames until the feed ends. Runs in the sink's thread."""
         try:
             self.open()
             while not self.gone:
@@ -68,19 +68,19 @@ class SinkRun:
                     self.idle()
         except Finished:
             pass
-        except BaseException as error:  # such as SystemExit: it ends this thread, not the program
+        except BaseException as error:  # for example SystemExit, which must not end this thread silently
             self._fail("running", error)
         finally:
             self.feed.close()
             self.close()
 
     def put(self, result: Result) -> None:
-        """Pass a result to the sink's thread; discard it if the sink has ended."""
+        """Pass a result to the sink's thread. Discard it if the sink has ended."""
         with suppress(Closed):
             self.feed.put(result)
 
     def open(self) -> None:
-        """Open the sink, unless its source is live: then its first frame, which tells the size, opens it."""
+        """Open the sink. If its source is live, `write` opens it with the first frame, which tells the size."""
         if not self._opens_late:
             self._open()
 
@@ -105,7 +105,7 @@ class SinkRun:
         self._attempt("closing", self.sink.close)
 
     def stats(self) -> dict[str, Any]:
-        """Return the counts and the status of the sink; `error` is None while there is none."""
+        """Return the counts and the status of the sink. `error` is None if the sink has not failed."""
         status = self.sink.status()
         own = {key: value for key, value in status.items() if key != "dropped"}
         drops = {Drop.BUSY: self._dropped, Drop.DISCONNECTED: status.get("dropped", 0)}
@@ -137,11 +137,11 @@ class SinkRun:
         if self.error is None:
             self.error = wrapped(SinkError, f"{self.sink.text}: {what} failed", error)
             if not self._is_alone:
-                report(self.error, "the other sinks go on")
+                report(self.error, "the other sinks continue")
 
 
 def told_apart(sinks: Sequence[Sink]) -> list[str]:
-    """Return the texts of sinks; repeated texts get a number."""
+    """Return the texts of the sinks, with a number appended to repeated texts."""
     seen: Counter[str] = Counter()
     names = []
     for sink in sinks:
@@ -151,6 +151,6 @@ def told_apart(sinks: Sequence[Sink]) -> list[str]:
 
 
 def report(error: StreamposeError, consequence: str) -> None:
-    """Log an error now; it is raised at the end of the run."""
+    """Log an error now. It is raised at the end of the run."""
     log.error("%s (%s)", error, consequence)
     error.is_reported = True

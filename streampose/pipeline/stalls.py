@@ -1,4 +1,4 @@
-"""Detects a step that makes no progress, during the run and when threads are joined."""
+"""Detects a step that makes no progress, during a run and while its threads are joined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streampose.meter import Meter
 from streampose.pipeline.sink_run import SinkRun
 
 LOOK_EVERY_S = 0.1
-"""How often the waiting caller's thread serves windows and checks for stalls."""
+"""Interval at which the waiting caller's thread serves windows and checks for stalls."""
 
 
 class Stalls:
@@ -28,10 +28,10 @@ class Stalls:
         """Watch the work that `meter` records.
 
         Args:
-            runs: the sinks; some wait on purpose, see `Sink.resumed_at_s`.
-            stop_asked: set when the run must end; from then on the shorter limit applies.
+            runs: the sinks. Some of them wait on purpose; see `Sink.resumed_at_s`.
+            stop_asked: set when the run must end. From then on, the shorter of both limits applies.
             stall_after_s: maximum seconds for one piece of work.
-            join_within_s: maximum seconds for a step to end when it must.
+            join_within_s: maximum seconds for a step to end after the stop.
         """
         self._meter = meter
         self._runs = runs
@@ -49,7 +49,7 @@ class Stalls:
             raise StalledError(f"{work.step} made no progress on {work.what} for {limit_s:g} s: aborted")
 
     def join(self, threads: Sequence[threading.Thread]) -> StalledError | None:
-        """Wait until all threads have ended; return the error if one does not."""
+        """Wait until all threads have ended. Return an error if one does not end in time."""
         began_s = time.monotonic()
         try:
             while alive := [thread.name for thread in threads if thread.is_alive()]:

@@ -77,15 +77,15 @@ class Canvas:
         encoder.colorspace = self._matrix.tag
         encoder.color_primaries, encoder.color_trc = self._colours
 
-    def frame(self, picture: Image, pixel_aspect: Fraction) -> av.VideoFrame:
-        """Return the (H, W, 3) uint8 BGR `picture` as a frame for the encoder, without a timestamp."""
-        if picture.shape[:2] != (self._height, self._width) or pixel_aspect != self._pixel_aspect:
-            picture = letterboxed(picture, self._width, self._height, float(pixel_aspect / self._pixel_aspect))
+    def frame(self, image: Image, pixel_aspect: Fraction) -> av.VideoFrame:
+        """Return the (H, W, 3) uint8 BGR `image` as a frame for the encoder, without a timestamp."""
+        if image.shape[:2] != (self._height, self._width) or pixel_aspect != self._pixel_aspect:
+            image = letterboxed(image, self._width, self._height, float(pixel_aspect / self._pixel_aspect))
         odd_lines, odd_columns = self._height % 2, self._width % 2
         if odd_lines or odd_columns:
-            picture = np.pad(picture, ((0, odd_lines), (0, odd_columns), (0, 0)), mode="edge")
+            image = np.pad(image, ((0, odd_lines), (0, odd_columns), (0, 0)), mode="edge")
         return self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24"),
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24"),
             format="yuv420p",
             dst_colorspace=self._matrix.space,
             dst_color_range=ColorRange.MPEG,
@@ -98,29 +98,29 @@ def frame_rate(fps: float | None) -> Fraction:
     return Fraction(fps).limit_denominator(1001) if fps else USUAL_RATE  # NTSC's rates are n/1001
 
 
-def square_pixels(picture: Image, pixel_aspect: Fraction) -> Image:
-    """Return the (H, W, 3) uint8 BGR `picture` stretched to square pixels.
+def square_pixels(image: Image, pixel_aspect: Fraction) -> Image:
+    """Return the (H, W, 3) uint8 BGR `image` stretched to square pixels.
 
     It grows in width or height, according to its pixel aspect ratio `pixel_aspect` (width over height).
     """
     if pixel_aspect == 1:
-        return picture
-    height, width = picture.shape[:2]
+        return image
+    height, width = image.shape[:2]
     shown = (round(width * pixel_aspect), height) if pixel_aspect > 1 else (width, round(height / pixel_aspect))
-    return np.asarray(cv2.resize(picture, shown, interpolation=cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(cv2.resize(image, shown, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def letterboxed(picture: Image, width: int, height: int, stretch: float = 1.0) -> Image:
-    """Return the (H, W, 3) uint8 BGR `picture`, widened by `stretch`, then fitted into `width` x `height` pixels with
+def letterboxed(image: Image, width: int, height: int, stretch: float = 1.0) -> Image:
+    """Return the (H, W, 3) uint8 BGR `image`, widened by `stretch`, then fitted into `width` x `height` pixels with
     black borders.
     """
-    wanted_width = picture.shape[1] * stretch
-    scale = min(width / wanted_width, height / picture.shape[0])
-    inner_width, inner_height = max(1, round(wanted_width * scale)), max(1, round(picture.shape[0] * scale))
+    wanted_width = image.shape[1] * stretch
+    scale = min(width / wanted_width, height / image.shape[0])
+    inner_width, inner_height = max(1, round(wanted_width * scale)), max(1, round(image.shape[0] * scale))
     left, top = (width - inner_width) // 2, (height - inner_height) // 2
     canvas = np.zeros((height, width, 3), np.uint8)
     cv2.resize(
-        picture,
+        image,
         (inner_width, inner_height),
         dst=canvas[top : top + inner_height, left : left + inner_width],
         interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,

@@ -18,7 +18,7 @@ from streampose.sinks.poses import KeypointsSink
 from streampose.sinks.publish import SCHEMES, PublishSink
 from streampose.sinks.segments import SegmentsSink
 from streampose.sinks.sink import SharedSink, Sink
-from streampose.sinks.stills import PICTURE_SUFFIXES, PictureSink, PicturesSink
+from streampose.sinks.stills import STILL_SUFFIXES, StillSink, StillsSink
 from streampose.sinks.video import VIDEO_FORMATS, VideoFileSink
 from streampose.sinks.window import Grid, WindowSink
 
@@ -160,11 +160,13 @@ def open_sink(
         return PublishSink(target, give_up_after_s=give_up_after_s)
 
     if "://" in target:
-        raise UsageError(f"cannot write to {redact_address(target)}: an address starts with its scheme")
+        raise UsageError(
+            f"cannot write to {redact_address(target)}: an address starts with its scheme, such as rtmp://"
+        )
     path = Path(target)
     suffix = path.suffix.lower()
     if target.endswith(("/", os.sep)):
-        return PicturesSink(path, overwrite=overwrite, source_path=source_path)
+        return StillsSink(path, overwrite=overwrite, source_path=source_path)
     if suffix in VIDEO_FORMATS and (segment_s is not None or "{time}" in target):
         return SegmentsSink(path, segment_s=segment_s)
     if "{time}" in target:
@@ -173,8 +175,8 @@ def open_sink(
         return VideoFileSink(path, overwrite=overwrite, source_path=source_path)
     if suffix == ".jsonl":
         return KeypointsSink(path, overwrite=overwrite, source_path=source_path)
-    if suffix in PICTURE_SUFFIXES:
-        return PictureSink(path, overwrite=overwrite, source_path=source_path)
+    if suffix in STILL_SUFFIXES:
+        return StillSink(path, overwrite=overwrite, source_path=source_path)
     if target and os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-        return PicturesSink(path, overwrite=overwrite, source_path=source_path)
+        return StillsSink(path, overwrite=overwrite, source_path=source_path)
     raise UsageError(f"unknown output {target!r}: give {UNDERSTOOD}")

@@ -65,8 +65,8 @@ class PublishSink(Sink):
         super().__init__(redact_address(url))
         scheme, _, rest = url.partition("://")
         if scheme.lower() not in SCHEMES or not rest.strip("/"):
-            known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise UsageError(f"cannot publish to {self.text}: an address starts with {known} and a host")
+            known = " or ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise UsageError(f"cannot publish to {self.text}: give an address of the form {known}, followed by a host")
         try:
             host_of(rest)
         except ValueError as error:
@@ -100,11 +100,11 @@ class PublishSink(Sink):
         """
         if self._run is None:
             raise SinkError(f"{self.text} is not open")
-        picture = result.frame.image if result.picture is None else result.picture
+        image = result.frame.image if result.picture is None else result.picture
         if self._canvas is None:
             try:
                 self._canvas = Canvas(
-                    picture.shape[1], picture.shape[0], result.frame.pixel_aspect, self._run.source.colours
+                    image.shape[1], image.shape[0], result.frame.pixel_aspect, self._run.source.colours
                 )
             except ValueError as error:
                 raise SinkError(f"cannot publish to {self.text}: {describe(error)}") from error
@@ -116,8 +116,8 @@ class PublishSink(Sink):
         if self._written_pts_s is not None:
             self._intervals_s.append(now_s - self._written_at_s)
         self._written_at_s, self._written_pts_s = now_s, result.frame.pts_s
-        self._last, self._marked, self._pixel_aspect = picture, None, result.frame.pixel_aspect
-        if self._send(picture, result.frame.pts_s):
+        self._last, self._marked, self._pixel_aspect = image, None, result.frame.pixel_aspect
+        if self._send(image, result.frame.pts_s):
             self._published += 1
         else:
             self._dropped += 1
@@ -126,12 +126,12 @@ class PublishSink(Sink):
         """Send the last frame again, marked if its source is unavailable. Raises `SinkError`."""
         if self._run is None or self._last is None:
             return
-        picture = self._last
+        image = self._last
         if self._run.source.is_live and time.monotonic() - self._written_at_s > self._no_signal_after_s():
             if self._marked is None:
                 self._marked = no_signal(self._last)
-            picture = self._marked
-        if self._send(picture, None):
+            image = self._marked
+        if self._send(image, None):
             self._repeated += 1
 
     def interrupt(self) -> None:
@@ -175,11 +175,11 @@ class PublishSink(Sink):
             self._interrupted.wait(max(0.0, self._written_at_s + pts_s - self._written_pts_s - time.monotonic()))
             self.resumed_at_s = time.monotonic()
 
-    def _send(self, picture: Image, pts_s: float | None) -> bool:
+    def _send(self, image: Image, pts_s: float | None) -> bool:
         """Send the frame and return whether a connection accepted it. If `pts_s` is None, its time is now."""
         if not self._connected():
             return False
-        return self._uplink.send(picture, self._pixel_aspect, self._timeline.at(pts_s, time.monotonic()))
+        return self._uplink.send(image, self._pixel_aspect, self._timeline.at(pts_s, time.monotonic()))
 
     def _connected(self) -> bool:
         assert self._run is not None
@@ -215,9 +215,9 @@ class Timeline:
         return at_ms
 
 
-def no_signal(picture: Image) -> Image:
-    """Return a dimmed copy of the (H, W, 3) uint8 BGR `picture` with the words "no signal" across its middle."""
-    marked = np.asarray(picture // 3, np.uint8)
+def no_signal(image: Image) -> Image:
+    """Return a dimmed copy of the (H, W, 3) uint8 BGR `image` with the words "no signal" across its middle."""
+    marked = np.asarray(image // 3, np.uint8)
     height, width = marked.shape[:2]
     words, font, thickness = "no signal", cv2.FONT_HERSHEY_SIMPLEX, max(1, height // 180)
     (words_width, words_height), _ = cv2.getTextSize(words, font, 1.0, thickness)

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from streampose.errors import describe
 from streampose.sources.decode import late_start_s, open_recording, packets_of, video_stream
-from streampose.sources.recorded import PICTURES_PER_S
+from streampose.sources.recorded import STILLS_PER_S
 from streampose.sources.source import Reading
 
 log = logging.getLogger("streampose")
@@ -115,10 +115,10 @@ class Sound:
         """Yield the packets of the sound tracks with their times, and those of the video to find its end."""
         if not self._tracks:
             return
-        pictures = video_stream(self._input, Reading())
-        parts = _Parts(pictures, late_start_s(self._input))
+        video = video_stream(self._input, Reading())
+        parts = _Parts(video, late_start_s(self._input))
         try:
-            for packet in packets_of(self._input, *(self._input.streams[index] for index in self._tracks), pictures):
+            for packet in packets_of(self._input, *(self._input.streams[index] for index in self._tracks), video):
                 for shifted in parts.placed(packet):
                     time_s = _time_s(shifted)
                     if time_s is not None:
@@ -169,9 +169,9 @@ class Sound:
 class _Parts:
     """Places the parts of a joined recording one after another. Each part restarts time; the video sets the offsets."""
 
-    def __init__(self, pictures: VideoStream, start_s: Fraction) -> None:
-        self._pictures = pictures.index
-        self._step_s = 1 / (pictures.average_rate or pictures.guessed_rate or Fraction(PICTURES_PER_S))
+    def __init__(self, video: VideoStream, start_s: Fraction) -> None:
+        self._video = video.index
+        self._step_s = 1 / (video.average_rate or video.guessed_rate or Fraction(STILLS_PER_S))
         self._shifts_s = [-start_s]
         """Time shift of each part whose video has started."""
         self._part: dict[int, int] = {}
@@ -192,7 +192,7 @@ class _Parts:
                 self._part[stream] = self._part.get(stream, 0) + 1
             self._last_s[stream] = at_s
         part = self._part.get(stream, 0)
-        if stream == self._pictures and ticks is not None:
+        if stream == self._video and ticks is not None:
             begin_s = (ticks if packet.pts is None else packet.pts) * packet.time_base
             if part == len(self._shifts_s):
                 self._shifts_s.append(self._end_s - begin_s)

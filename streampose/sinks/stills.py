@@ -26,10 +26,10 @@ from streampose.sinks.target import (
     name_of,
 )
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 QUALITY = 95
-"""JPEG and WebP quality out of 100, OpenCV's default for JPEG. It keeps the edges of skeleton lines sharp."""
+"""JPEG and WebP quality out of 100. It is OpenCV's default for JPEG and keeps the edges of skeleton lines sharp."""
 _ENCODING = {
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, QUALITY],
     ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, QUALITY],
@@ -40,11 +40,11 @@ _PARTIAL, _PARTIAL_SUFFIX = ".streampose-", ".part"
 """Prefix and suffix of an unfinished still. The writer's process ID is between them."""
 
 
-class PictureSink(Sink):
+class StillSink(Sink):
     """One still, for sources with a single frame."""
 
     def __init__(self, path: Path, *, overwrite: bool = False, source_path: str | None = None) -> None:
-        """Check `path`, whose suffix is one of `PICTURE_SUFFIXES`. Raises `UsageError` and `SinkError`."""
+        """Check `path`, whose suffix is one of `STILL_SUFFIXES`. Raises `UsageError` and `SinkError`."""
         super().__init__(name_of(path))
         check_file(path, overwrite=overwrite, source_path=source_path)
         self._path = path
@@ -71,7 +71,7 @@ class PictureSink(Sink):
         return frames_and_size(self.text, 1, self._size_bytes) if self._size_bytes else None
 
 
-class PicturesSink(Sink):
+class StillsSink(Sink):
     """A folder with one still per frame.
 
     A frame read from a still keeps its path relative to the source's folder. If OpenCV cannot write the format, `.jpg`
@@ -93,7 +93,7 @@ class PicturesSink(Sink):
             if is_same(place, source_path):
                 raise UsageError(f"{name_of(place)} is the source itself: choose another folder")
         check_folder(folder, self.text)
-        if not overwrite and folder.is_dir() and _holds_pictures(folder):
+        if not overwrite and folder.is_dir() and _holds_stills(folder):
             raise UsageError(f"{self.text} already has stills: choose another folder, or replace them with `overwrite`")
         self._folder = folder
         self._overwrite = overwrite
@@ -136,9 +136,9 @@ class PicturesSink(Sink):
             _sweep(folder)
 
 
-def _holds_pictures(folder: Path) -> bool:
+def _holds_stills(folder: Path) -> bool:
     try:
-        return any(entry.suffix.lower() in PICTURE_SUFFIXES for entry in folder.iterdir())
+        return any(entry.suffix.lower() in STILL_SUFFIXES for entry in folder.iterdir())
     except OSError as error:
         raise failed(name_of(folder), error) from error
 
@@ -146,12 +146,12 @@ def _holds_pictures(folder: Path) -> bool:
 def _name(frame: Frame) -> str:
     if frame.file is None:
         return f"{frame.index:06d}.jpg"
-    return frame.file if Path(frame.file).suffix.lower() in PICTURE_SUFFIXES else f"{frame.file}.jpg"
+    return frame.file if Path(frame.file).suffix.lower() in STILL_SUFFIXES else f"{frame.file}.jpg"
 
 
 def _drawn(result: Result) -> Image:
-    picture = result.frame.image if result.picture is None else result.picture
-    return square_pixels(picture, result.frame.pixel_aspect)
+    image = result.frame.image if result.picture is None else result.picture
+    return square_pixels(image, result.frame.pixel_aspect)
 
 
 def _sweep(folder: Path) -> None:
@@ -173,13 +173,13 @@ def _is_running(process_id: int) -> bool:
     return True
 
 
-def _write(path: Path, picture: Image, *, overwrite: bool) -> int:
-    """Write `picture` to `path` and return the file's size in bytes."""
+def _write(path: Path, image: Image, *, overwrite: bool) -> int:
+    """Write `image` to `path` and return the file's size in bytes."""
     if not overwrite and path.exists():
         raise SinkError(f"{name_of(path)} exists: choose another path, or replace it with `overwrite`")
     suffix = path.suffix.lower()
     try:
-        _, encoded = cv2.imencode(suffix, picture, _ENCODING.get(suffix, []))
+        _, encoded = cv2.imencode(suffix, image, _ENCODING.get(suffix, []))
     except cv2.error as error:
         raise SinkError(f"cannot encode {name_of(path)}: {describe(error)}") from error
     # Do not derive this name from the still's name, which may already have the maximum length.

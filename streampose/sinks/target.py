@@ -119,7 +119,7 @@ def create(path: Path, *, overwrite: bool) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if overwrite else os.O_EXCL), 0o666)
     except FileExistsError as error:
-        raise SinkError(f"{name_of(path)} was created after the start: replace it with `overwrite`") from error
+        raise SinkError(f"{name_of(path)} was created after the run started: replace it with `overwrite`") from error
     except OSError as error:
         raise failed(name_of(path), error) from error
 

@@ -134,7 +134,7 @@ class Uplink:
             self._on_lost(lost)
         return False
 
-    def send(self, picture: Image, pixel_aspect: Fraction, at_ms: int) -> bool:
+    def send(self, image: Image, pixel_aspect: Fraction, at_ms: int) -> bool:
         """Encode a frame for stream time `at_ms` and send it over the open connection.
 
         Return whether the connection accepted it. Raises `SinkError`.
@@ -142,7 +142,7 @@ class Uplink:
         assert self._encoder is not None
         assert self._process is not None
         try:
-            kind, data = self._encoder.encode(picture, pixel_aspect, at_ms)
+            kind, data = self._encoder.encode(image, pixel_aspect, at_ms)
         except (av.FFmpegError, ValueError) as error:
             raise SinkError(f"cannot encode for {self._text}: {describe(error)}") from error
         try:
@@ -208,9 +208,9 @@ class _Encoder:
         self._context = context
         self.extradata = context.extradata or b""
 
-    def encode(self, picture: Image, pixel_aspect: Fraction, at_ms: int) -> tuple[bytes, bytes]:
-        """Encode `picture` and return the kind and the data of its message."""
-        frame = self._canvas.frame(picture, pixel_aspect)
+    def encode(self, image: Image, pixel_aspect: Fraction, at_ms: int) -> tuple[bytes, bytes]:
+        """Encode `image` and return the kind and the data of its message."""
+        frame = self._canvas.frame(image, pixel_aspect)
         frame.pts = at_ms
         frame.time_base = publisher.TIME_BASE
         if at_ms >= self._keyframe_at_ms:

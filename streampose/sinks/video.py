@@ -82,14 +82,14 @@ class VideoFileSink(Sink):
         """Encode one frame and copy the sound that precedes it. Raises `SinkError`."""
         if self._source is None:
             raise SinkError(f"{self.text} is not open")
-        picture = result.frame.image if result.picture is None else result.picture
+        image = result.frame.image if result.picture is None else result.picture
         if self._file is not None and not self._file.can_hold(result.frame.pts_s):
             raise SinkError(f"cannot write {self.text}: a pause of hours does not fit into this container; use .mkv")
         try:
             if self._file is None:
                 os.close(create(self._path, overwrite=self._overwrite))
-                self._file = _VideoFile(self._path, picture, result.frame.pixel_aspect, self._source)
-            self._file.add(picture, result.frame.pixel_aspect, result.frame.pts_s)
+                self._file = _VideoFile(self._path, image, result.frame.pixel_aspect, self._source)
+            self._file.add(image, result.frame.pixel_aspect, result.frame.pts_s)
         except _FAILURES as error:
             self._failed = True
             if self._file is None:
@@ -129,8 +129,8 @@ def _failed(name: str, error: Exception) -> SinkError:
 class _VideoFile:
     """An open container with its encoder and its sound. Raises PyAV's own errors, which `_FAILURES` lists."""
 
-    def __init__(self, path: Path, picture: Image, pixel_aspect: Fraction, source: SourceInfo) -> None:
-        height, width = picture.shape[:2]
+    def __init__(self, path: Path, image: Image, pixel_aspect: Fraction, source: SourceInfo) -> None:
+        height, width = image.shape[:2]
         self._canvas = Canvas(width, height, pixel_aspect, source.colours)
         self._time_base = source.time_base
         self._frame_s = 1 / source.fps if source.fps else 0.0
@@ -155,8 +155,8 @@ class _VideoFile:
         step = 0 if self._last_pts is None else round(pts_s / self._time_base) - self._last_pts
         return step <= _MAX_STEP or not self._has_max_step
 
-    def add(self, picture: Image, pixel_aspect: Fraction, pts_s: float) -> None:
-        """Encode `picture` at `pts_s`, after copying the sound that precedes it."""
+    def add(self, image: Image, pixel_aspect: Fraction, pts_s: float) -> None:
+        """Encode `image` at `pts_s`, after copying the sound that precedes it."""
         if self._sound is not None:
             self._sound.copy_until(pts_s)
         pts = round(pts_s / self._time_base)
@@ -164,7 +164,7 @@ class _VideoFile:
             pts = max(pts, self._last_pts + 1)  # the muxer accepts only increasing times
         self._last_pts = pts
         self._end_s = float(pts * self._time_base) + self._frame_s
-        frame = self._canvas.frame(picture, pixel_aspect)
+        frame = self._canvas.frame(image, pixel_aspect)
         frame.pts = pts
         frame.time_base = self._time_base
         if self._keyframes_by_time and self._is_keyframe_due(pts_s):

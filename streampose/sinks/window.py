@@ -65,10 +65,10 @@ class WindowSink(Sink):
         """Show one frame when it is due. Return False if the user quits. Raises `SinkError`."""
         if self._run is None:
             raise SinkError("the window is not open")
-        picture = result.frame.image if result.picture is None else result.picture
-        picture = square_pixels(picture, result.frame.pixel_aspect)
+        image = result.frame.image if result.picture is None else result.picture
+        image = square_pixels(image, result.frame.pixel_aspect)
         try:
-            return self._show(picture, result.frame.pts_s, self._run)
+            return self._show(image, result.frame.pts_s, self._run)
         except cv2.error as error:
             raise SinkError(f"the window failed: {describe(error)}; {_INSTEAD}") from error
 
@@ -89,9 +89,9 @@ class WindowSink(Sink):
                 cv2.destroyWindow(self._title)
                 cv2.waitKey(1)
 
-    def _show(self, picture: Image, pts_s: float, run: RunInfo) -> bool | None:
+    def _show(self, image: Image, pts_s: float, run: RunInfo) -> bool | None:
         if not self._is_shown:
-            _open_window(self._title, picture)
+            _open_window(self._title, image)
             self._is_shown = True
             due_s = time.monotonic()
         elif run.source.is_live:
@@ -102,7 +102,7 @@ class WindowSink(Sink):
             if not self._stay_until(due_s):
                 return False
         self._shown_pts_s, self._shown_at_s = pts_s, due_s
-        cv2.imshow(self._title, picture)
+        cv2.imshow(self._title, image)
         if run.source.frame_count == 1:
             while not self._interrupted and self._stay_until(time.monotonic() + 1.0):
                 pass
@@ -139,8 +139,8 @@ class GridCellSink(WindowSink):
         self._grid = grid
         self._cell = cell
 
-    def _show(self, picture: Image, pts_s: float, run: RunInfo) -> bool | None:  # noqa: ARG002 - cells are not paced
-        canvas = self._grid.put(self._cell, picture, run.source.source_id)
+    def _show(self, image: Image, pts_s: float, run: RunInfo) -> bool | None:  # noqa: ARG002 - cells are not paced
+        canvas = self._grid.put(self._cell, image, run.source.source_id)
         if not self._is_shown:
             self._grid.show_window()
             self._is_shown = True
@@ -166,12 +166,12 @@ class Grid(SharedSink):
         self._taken += 1
         return GridCellSink(self._title, self, self._taken - 1)
 
-    def put(self, cell: int, picture: Image, label: str) -> Image:
-        """Fit `picture` into its cell with its label. Return the whole grid as a (H, W, 3) uint8 BGR image."""
+    def put(self, cell: int, image: Image, label: str) -> Image:
+        """Fit `image` into its cell with its label. Return the whole grid as a (H, W, 3) uint8 BGR image."""
         row, column = divmod(cell, self.columns)
         top, left = row * self._cell_height, column * self._cell_width
         place = self._canvas[top : top + self._cell_height, left : left + self._cell_width]
-        place[:] = letterboxed(picture, self._cell_width, self._cell_height)
+        place[:] = letterboxed(image, self._cell_width, self._cell_height)
         for color, thickness in ((0, 0, 0), 3), ((255, 255, 255), 1):
             cv2.putText(place, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thickness, cv2.LINE_AA)
         return self._canvas
@@ -183,8 +183,8 @@ class Grid(SharedSink):
             _open_window(self._title, self._canvas)
 
 
-def _open_window(title: str, picture: Image) -> None:
-    height, width = picture.shape[:2]
+def _open_window(title: str, image: Image) -> None:
+    height, width = image.shape[:2]
     scale = min(1.0, MAX_WIDTH / width, MAX_HEIGHT / height)
     cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
     cv2.resizeWindow(title, max(1, round(width * scale)), max(1, round(height * scale)))

@@ -1,4 +1,4 @@
-"""Picture files with several frames: animated WebP, animated PNG and multi-page TIFF."""
+"""Image files with several frames: animated WebP, animated PNG and multi-page TIFF."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import PIL.Image
 from streampose.errors import SourceError, describe
 from streampose.frames import Image, SourceInfo
 from streampose.sources.convert import TooLarge, check_size
-from streampose.sources.recorded import PICTURES_PER_S, Recorded, Shot
+from streampose.sources.recorded import STILLS_PER_S, Recorded, Shot
 
 _FORMATS = frozenset(["WEBP", "PNG", "TIFF", "GIF"])
 """A GIF file gets here if it has the suffix of another format; otherwise it is read as a video."""
@@ -23,17 +23,17 @@ _MS = Fraction(1, 1000)
 
 
 def frame_count(path: Path) -> int:
-    """Return the number of frames in a picture file, or 1 if the file cannot be read."""
+    """Return the number of frames in a image file, or 1 if the file cannot be read."""
     with contextlib.suppress(Exception), warnings.catch_warnings():  # PIL raises many exception types on damaged files
         warnings.simplefilter("ignore")
-        with PIL.Image.open(path) as picture:
-            if picture.format in _FORMATS:
-                return int(getattr(picture, "n_frames", 1))
+        with PIL.Image.open(path) as opened:
+            if opened.format in _FORMATS:
+                return int(getattr(opened, "n_frames", 1))
     return 1
 
 
 class Animation(Recorded):
-    """The frames of one picture file, timed by its frame durations, or by `PICTURES_PER_S` if it stores none."""
+    """The frames of one image file, timed by its frame durations, or by `STILLS_PER_S` if it stores none."""
 
     def __init__(self, path: Path, text: str, source_id: str, max_pixels: int) -> None:
         """Open `path`. Raises `SourceError`."""
@@ -46,29 +46,29 @@ class Animation(Recorded):
     def _read(self) -> Generator[Shot]:
         pts_ms = count = 0
         try:
-            with PIL.Image.open(self._path) as picture:
-                for image, duration_ms in self._frames(picture):
+            with PIL.Image.open(self._path) as opened:
+                for image, duration_ms in self._frames(opened):
                     if count == 0:
-                        self.info = self._describe(image, int(getattr(picture, "n_frames", 1)))
+                        self.info = self._describe(image, int(getattr(opened, "n_frames", 1)))
                     yield Shot(pts_ms / 1000, image)
                     count += 1
-                    pts_ms += duration_ms or 1000 // PICTURES_PER_S
+                    pts_ms += duration_ms or 1000 // STILLS_PER_S
         except TooLarge as error:
             raise SourceError(f"{self._text}: {describe(error)}") from error
         except (OSError, ValueError, EOFError, SyntaxError, cv2.error, PIL.Image.DecompressionBombError) as error:
             raise SourceError(f"{self._text} is damaged at frame {count}: {describe(error)}") from error
 
-    def _frames(self, picture: PIL.Image.Image) -> Iterator[tuple[Image, int]]:
+    def _frames(self, opened: PIL.Image.Image) -> Iterator[tuple[Image, int]]:
         """Yield each frame as BGR with its duration in ms (0 if the file stores none)."""
-        for number in range(int(getattr(picture, "n_frames", 1))):
-            picture.seek(number)
-            check_size(*picture.size, self._max_pixels)
-            if picture.format == "TIFF":  # OpenCV scales 16-bit values to 8 bits; PIL clips them
+        for number in range(int(getattr(opened, "n_frames", 1))):
+            opened.seek(number)
+            check_size(*opened.size, self._max_pixels)
+            if opened.format == "TIFF":  # OpenCV scales 16-bit values to 8 bits; PIL clips them
                 _, pages = cv2.imreadmulti(str(self._path), number, 1, flags=cv2.IMREAD_COLOR)
                 yield np.asarray(pages[0], np.uint8), 0
             else:
-                rgb = np.asarray(picture.convert("RGB"))
-                yield np.ascontiguousarray(rgb[..., ::-1]), round(picture.info.get("duration", 0))
+                rgb = np.asarray(opened.convert("RGB"))
+                yield np.ascontiguousarray(rgb[..., ::-1]), round(opened.info.get("duration", 0))
 
     def _describe(self, first: Image, frames: int) -> SourceInfo:
         height, width = first.shape[:2]

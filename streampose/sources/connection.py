@@ -201,7 +201,7 @@ def _why(error: Exception, endpoint: Endpoint) -> str:
         case av.HTTPNotFoundError():
             return "not found: the server answers but has no such stream"
         case av.HTTPClientError():
-            return "the server refuses to play it; it may have no video stream"
+            return "the server refuses the request; the stream may contain no video"
         case av.HTTPServerError():
             return "the server reports an internal error"
         case av.ExitError():
@@ -212,7 +212,7 @@ def _why(error: Exception, endpoint: Endpoint) -> str:
         return unreachable
     match error:
         case av.DecoderNotFoundError():
-            return "this FFmpeg has no decoder for its video; configure it to send H.264"
+            return "this FFmpeg has no decoder for the video; configure the source to send H.264"
         case av.ArgumentError() | av.InvalidDataError() | av.EOFError() if endpoint.may_be_recorded:
             return "the response is not a video, or it is a playlist that refers to addresses other than http(s)"
         case av.InvalidDataError() | av.EOFError():

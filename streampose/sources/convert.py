@@ -31,7 +31,9 @@ class TooLarge(ValueError):
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise `TooLarge` if an image has more than `max_pixels` pixels."""
     if width * height > max_pixels:
-        raise TooLarge(f"{width} x {height} pixels exceed max_pixels ({max_pixels:,})")
+        raise TooLarge(
+            f"{width} x {height} pixels exceed `max_pixels` ({max_pixels:,}): raise it if you trust the source"
+        )
 
 
 _UNSPECIFIED = 2
@@ -133,12 +135,12 @@ class FrameConverter:
             self._tone_maps[transfer] = ToneMap(is_hlg=transfer == _HLG)
         return self._tone_maps[transfer].to_bgr(self._reformatter.reformat(frame, format=ToneMap.FORMAT))
 
-    def _cropped(self, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        height, width = picture.shape[:2]
+    def _cropped(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        height, width = image.shape[:2]
         top, bottom, left, right = self._crop
         if top + bottom >= height or left + right >= width:
-            return picture
-        return picture[top : height - bottom, left : width - right]
+            return image
+        return image[top : height - bottom, left : width - right]
 
 
 class _Shrinking:

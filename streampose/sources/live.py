@@ -38,8 +38,8 @@ OPEN_TIMEOUT_S = 5.0
 """Timeout of one connection attempt."""
 _WITHOUT_CLOCK = frozenset(["mpjpeg", "mjpeg"])
 """Streams without timestamps, for which FFmpeg assumes 25 frames per second. Their frames are timed on arrival."""
-_PICTURE_WITHIN_S = 20.0
-"""A stream that gives no frame for this long cannot be decoded. Some cameras send a keyframe only every 10 s."""
+_FRAME_WITHIN_S = 20.0
+"""A connection is lost if no frame can be decoded for this long. Some cameras send a keyframe only every 10 s."""
 
 
 class LiveSource(Source):
@@ -207,7 +207,7 @@ class LiveSource(Source):
 
     def _decoded(self, connection: Connection, stream: VideoStream, *, ends: bool) -> Iterator[VideoFrame]:
         """Yield decoded frames. Return if interrupted, or at the end if the stream `ends`; otherwise raise `Lost`."""
-        picture_s = time.monotonic()
+        frame_s = time.monotonic()
         fault: av.FFmpegError | None = None
         for packet in connection.packets(self._stop):
             if packet.stream_index != stream.index:
@@ -215,12 +215,12 @@ class LiveSource(Source):
             try:
                 for frame in stream.codec_context.decode(packet):
                     yield frame
-                    picture_s = time.monotonic()
+                    frame_s = time.monotonic()
             except av.FFmpegError as error:
                 fault = error.with_traceback(None)
-            if time.monotonic() - picture_s > _PICTURE_WITHIN_S:
+            if time.monotonic() - frame_s > _FRAME_WITHIN_S:
                 why = f" ({ffmpeg_reason(fault)})" if fault else ""
-                raise Lost(f"no frame could be decoded for {_PICTURE_WITHIN_S:.0f} s{why}", fault)
+                raise Lost(f"no frame could be decoded for {_FRAME_WITHIN_S:.0f} s{why}", fault)
         if not self._stop.is_set():
             if not ends:
                 raise Lost("the stream ended")

@@ -25,7 +25,7 @@ from streampose.sources.recorded import VideoFile
 from streampose.sources.remote import RemoteRecording, is_finite
 from streampose.sources.source import Reading, Source, file_safe
 from streampose.sources.stdin import StandardInput
-from streampose.sources.stills import PICTURE_SUFFIXES, Stills, is_heif
+from streampose.sources.stills import STILL_SUFFIXES, Stills, is_heif
 
 DEMO = "demo"
 """The text that selects the bundled clip. To read a file of that name, write `./demo`."""
@@ -79,7 +79,8 @@ def _open_stream(text: str, one: Input, reading: Reading) -> Source:
         return StandardInput(one.name or "stdin", reading)
     if "://" in text:
         if (one.size, one.fps, one.input_format) != (None, None, None):
-            raise UsageError(f"{redact_address(text)}: size, fps and input_format apply only to cameras; remove them")
+            shown = redact_address(text)
+            raise UsageError(f"{shown}: `size`, `fps` and `input_format` apply only to cameras: remove them")
         endpoint = address(text, one.rtsp_transport)
     else:
         endpoint = camera(text, one.size, one.fps, one.input_format)
@@ -138,7 +139,7 @@ def _open_path(spelled: str, name: str | None, reading: Reading) -> Source:
     if status.st_size == 0:
         raise SourceError(f"{spelled} is empty (0 bytes)")
     source_id = name or file_safe(path.stem)
-    if path.suffix.lower() in PICTURE_SUFFIXES or is_heif(path):
+    if path.suffix.lower() in STILL_SUFFIXES or is_heif(path):
         if frame_count(path) > 1:
             return Animation(path, spelled, source_id, reading.max_pixels)
         return Stills([path], path.parent, spelled, source_id, reading.max_pixels)
@@ -149,7 +150,7 @@ def _open_stills(
     files: Sequence[Path], folder: Path | None, spelled: str, name: str | None, reading: Reading
 ) -> Source:
     if not files:
-        raise SourceError(f"{spelled}: no stills found (recognized by suffix: {' '.join(sorted(PICTURE_SUFFIXES))})")
+        raise SourceError(f"{spelled}: no stills found (recognized by suffix: {' '.join(sorted(STILL_SUFFIXES))})")
     folder = folder or Path(os.path.commonpath([p.parent for p in files]))
     return Stills(
         sorted(files, key=_natural), folder, spelled, name or file_safe(folder.resolve().name), reading.max_pixels
@@ -157,7 +158,7 @@ def _open_stills(
 
 
 def _is_still(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+    return path.suffix.lower() in STILL_SUFFIXES and path.is_file()
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:

@@ -32,7 +32,7 @@ from streampose.sources.decode import Decoding, Lost, late_start_s, open_recordi
 from streampose.sources.matroska import crops_of
 from streampose.sources.source import Reading, Source
 
-PICTURES_PER_S = 25
+STILLS_PER_S = 25
 """Rate in frames per second for stills, which carry no time. FFmpeg uses the same rate for a folder of stills."""
 _DECLARES_DURATION = frozenset(["mov", "matroska", "avi", "flv"])
 """Containers whose header declares the duration. For other containers FFmpeg estimates it from the data present."""
@@ -204,7 +204,7 @@ class _Clock:
     """Makes a file's times strictly increasing, in whole ticks. Times that already increase stay unchanged."""
 
     def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
-        self._step = max(1, round(1 / (rate or PICTURES_PER_S) / time_base))
+        self._step = max(1, round(1 / (rate or STILLS_PER_S) / time_base))
         self._jump = max(1, round(1 / time_base))  # one second in ticks
         self._offset = 0
         self._last: int | None = None

@@ -27,7 +27,7 @@ class StandardInput(VideoFile):
 
     def __init__(self, source_id: str, reading: Reading) -> None:
         if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("-: pipe a video container into standard input")
+            raise UsageError("-: standard input is a terminal or closed: pipe a video container into it")
         self._input = _Descriptor(sys.stdin.fileno())
         try:
             super().__init__(None, "-", source_id, reading)

@@ -1,4 +1,4 @@
-"""Stills: picture files in a given order, one frame each."""
+"""Stills: image files in a given order, one frame each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from streampose.errors import SourceError, describe
 from streampose.frames import Image, SourceInfo
 from streampose.sources.animation import frame_count
 from streampose.sources.convert import TooLarge, check_size
-from streampose.sources.recorded import PICTURES_PER_S, Recorded, Shot
+from streampose.sources.recorded import STILLS_PER_S, Recorded, Shot
 
 _log = logging.getLogger("streampose")
 
 _HEIF_SUFFIXES = frozenset([".heic", ".heif", ".hif"])
-PICTURE_SUFFIXES = _HEIF_SUFFIXES | frozenset(
+STILL_SUFFIXES = _HEIF_SUFFIXES | frozenset(
     [".bmp", ".dib", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
 )
 """Lowercase suffixes of files that are read as stills. Any other file is read as a video, except HEIF photographs."""
@@ -31,7 +31,7 @@ _HEIF_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"mif1"])
 """Brands of HEIF photographs (ISO/IEC 23008-12). Sequences have other brands, and so has AVIF."""
 
 
-class _BadPicture(NamedTuple):
+class _BadStill(NamedTuple):
     file: str
     reason: str
     cause: Exception
@@ -52,16 +52,16 @@ class Stills(Recorded):
         super().__init__()
 
     def _read(self) -> Generator[Shot]:
-        first_bad: _BadPicture | None = None
+        first_bad: _BadStill | None = None
         bad = count = 0
         for path in self._files:
             file = path.relative_to(self._folder).as_posix()
             try:
-                image = _read_picture(path, self._max_pixels)
+                image = _read_still(path, self._max_pixels)
             except (OSError, ValueError, RuntimeError, SyntaxError, cv2.error) as error:
                 is_ours = isinstance(error, OSError | TooLarge)
                 reason = describe(error) if is_ours else "damaged or not a still"
-                first_bad = first_bad or _BadPicture(file, reason, error)
+                first_bad = first_bad or _BadStill(file, reason, error)
                 bad += 1
                 if len(self._files) > 1:  # for a single file, the error below reports it
                     _log.warning("%s: %s", path, reason)
@@ -71,7 +71,7 @@ class Stills(Recorded):
                 _log.warning("%s: only the first of %d frames is read; open this file alone to read all", path, frames)
             if count == 0:
                 self.info = self._describe(image)
-            yield Shot(count / PICTURES_PER_S, image, file)
+            yield Shot(count / STILLS_PER_S, image, file)
             count += 1
         if first_bad:
             which, reason, cause = first_bad
@@ -87,8 +87,8 @@ class Stills(Recorded):
             text=self._text,
             width=width,
             height=height,
-            fps=float(PICTURES_PER_S),
-            time_base=Fraction(1, PICTURES_PER_S),
+            fps=float(STILLS_PER_S),
+            time_base=Fraction(1, STILLS_PER_S),
             frame_count=len(self._files),
             is_live=False,
             pictures=tuple(str(path) for path in self._files),
@@ -107,7 +107,7 @@ def _brand(path: Path) -> bytes:
     return head[8:] if head[4:8] == b"ftyp" else b""
 
 
-def _read_picture(path: Path, max_pixels: int) -> Image:
+def _read_still(path: Path, max_pixels: int) -> Image:
     brand = _brand(path)
     is_sequence = path.suffix.lower() in _HEIF_SUFFIXES and brand not in (b"", b"avif", b"avis")
     if brand in _HEIF_BRANDS or is_sequence:
@@ -115,8 +115,8 @@ def _read_picture(path: Path, max_pixels: int) -> Image:
     with contextlib.suppress(OSError, SyntaxError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about damaged headers and PIL's own size limit
         try:
-            with PIL.Image.open(path) as picture:  # reads only the header
-                size = picture.size
+            with PIL.Image.open(path) as still:  # reads only the header
+                size = still.size
         except PIL.Image.DecompressionBombError as error:
             raise TooLarge(f"{describe(error)}: too many pixels to decode") from error
         check_size(*size, max_pixels)
@@ -138,8 +138,8 @@ def _read_heif(path: Path, max_pixels: int) -> Image:
     """Return the complete photograph. Phones store it as tiles, which FFmpeg treats as separate images."""
     import pillow_heif  # takes 0.5 s, so import it only when needed
 
-    picture = pillow_heif.open_heif(path)
-    width, height = picture.size
+    still = pillow_heif.open_heif(path)
+    width, height = still.size
     check_size(width, height, max_pixels)
-    rgb = np.asarray(picture.to_pillow().convert("RGB"))
+    rgb = np.asarray(still.to_pillow().convert("RGB"))
     return np.ascontiguousarray(rgb[..., ::-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from streampose.sources.recorded import PICTURES_PER_S
+from streampose.sources.recorded import STILLS_PER_S
 
 TICKS_PER_S = 90_000
 """Time resolution of a live source, the same as in RTP and MPEG."""
@@ -37,7 +37,7 @@ class Timing:
         A paced connection may deliver frames before they are due.
         """
         self._time_base = time_base
-        self._step_s = float(1 / rate) if rate else 1 / PICTURES_PER_S
+        self._step_s = float(1 / rate) if rate else 1 / STILLS_PER_S
         self._is_paced = is_paced
         self._offset_s: float | None = None
         self._stream_s = self._now_s = self._least_s = 0.0

@@ -316,7 +316,7 @@ def labels(printed: str) -> list[str]:
         (["0"], 2, "0 can be read only once"),
         (["nowhere.mp4"], 1, "nowhere.mp4 does not exist"),
         (["--json", "there.json"], 2, "there.json exists"),
-        (["--json", "no/folder.json"], 2, "there is no folder no"),
+        (["--json", "no/folder.json"], 2, "the folder no does not exist"),
         (["--pose", DEFAULT_DETECTOR], 1, "pass it as --detector"),
         (["--dtype", "int3"], 2, "unknown dtype 'int3'"),
         (["--device", "cpu", "--compile"], 2, "compilation is not supported on a CPU"),

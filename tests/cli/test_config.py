@@ -68,11 +68,11 @@ def test_sources_and_arguments(tmp_path: Path) -> None:
             "detect_every: 'often' is not a whole number",
         ),
         ("max_people = true\n[sources.door]\nsource = 'x'", "max_people: True is not a whole number"),
-        ("to = 'null'\n[sources.door]\nsource = 'x'", "to: 'null' is not a list of texts"),
-        ("[sources.door]\nsource = 'x'\nfps = 'fast'", "sources.door.fps: 'fast' is not frames per second"),
-        ("this is no TOML", "no TOML"),
+        ("to = 'null'\n[sources.door]\nsource = 'x'", "to: 'null' is not a list of sinks"),
+        ("[sources.door]\nsource = 'x'\nfps = 'fast'", "sources.door.fps: 'fast' is not a number of frames per second"),
+        ("this is no TOML", "not a valid TOML file"),
         ("[sources.door]\nsource = ''", "sources.door.source: '' is not a text"),
-        ("[sources.door]\nsource = 'x'\nto = []", r"sources.door.to: \[\] is not a list of texts"),
+        ("[sources.door]\nsource = 'x'\nto = []", r"sources.door.to: \[\] is not a list of sinks"),
         ("[sources.'a/b']\nsource = 'x'", r"\[sources.a/b\]: 'a/b' cannot name a source"),
         ("[sources.'rtsp://me:SECRET word@h']\nsource = 'x'", r"\[sources.rtsp://\*\*\*@h\]"),
         ("'rtsp://me:SECRET word@h' = 'x'\n[sources.door]\nsource = 'x'", r"unknown key rtsp://\*\*\*@h"),
@@ -158,7 +158,7 @@ def test_every_flag_is_a_key(option: Option, tmp_path: Path) -> None:
 def test_python_names_the_parameter_and_the_program_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="`box_threshold`: 2 is not a number from 0 to 1"):
         streampose.stream("demo", box_threshold=2)
-    with pytest.raises(UsageError, match="`freshness_s`: 0 is not a length of time above 0"):
+    with pytest.raises(UsageError, match="`freshness_s`: 0 is not a duration above 0"):
         streampose.stream(Input("rtsp://host/cam", freshness_s=0))
     with pytest.raises(UsageError, match="has no class 'unicorn'"):
         streampose.stream("demo", classes="unicorn")
@@ -169,7 +169,7 @@ def test_python_names_the_parameter_and_the_program_the_flag(capsys: pytest.Capt
     assert with_flags("`stall_after_s`") == "--stall-timeout"
     with pytest.raises(SystemExit):
         main(["run", "demo", "--freshness", "0"])
-    assert "argument --freshness: '0' is not a length of time above 0" in capsys.readouterr().err
+    assert "argument --freshness: '0' is not a duration above 0" in capsys.readouterr().err
 
 
 def test_names_before_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_known_parameter_counts_are_those_of_the_bundled_networks() -> None:
 
 def test_table_has_a_line_for_every_known_model() -> None:
     header, *lines = models_table().splitlines()
-    assert header.startswith("pose or detector")
+    assert header.startswith("network")
     assert [line.split()[0] for line in lines] == [known.name for known in KNOWN_MODELS]
     assert all(known.accuracy in line and known.source in line for known, line in zip(KNOWN_MODELS, lines, strict=True))
 

@@ -38,7 +38,7 @@ from streampose.sinks.null import NullSink
 from streampose.sinks.open import open_sink
 from streampose.sinks.poses import KeypointsSink, read_poses
 from streampose.sinks.sink import Sink
-from streampose.sinks.stills import PictureSink, PicturesSink
+from streampose.sinks.stills import StillSink, StillsSink
 from streampose.sinks.video import MIN_FRAGMENT_FRAMES, VideoFileSink
 from streampose.sources.open import open_source
 from tests.clips import make_clip, numbered_image, read_number
@@ -404,13 +404,13 @@ def test_each_text_gives_its_sink(tmp_path: Path) -> None:
         "a.mov": VideoFileSink,
         "a.mkv": VideoFileSink,
         "a.jsonl": KeypointsSink,
-        "a.jpg": PictureSink,
-        "a.JPEG": PictureSink,
-        "a.png": PictureSink,
-        "a.webp": PictureSink,
-        "a.bmp": PictureSink,
-        "new/": PicturesSink,
-        "there": PicturesSink,
+        "a.jpg": StillSink,
+        "a.JPEG": StillSink,
+        "a.png": StillSink,
+        "a.webp": StillSink,
+        "a.bmp": StillSink,
+        "new/": StillsSink,
+        "there": StillsSink,
     }
     for name, kind in expected.items():
         assert type(open_sink(f"{tmp_path}/{name}")) is kind, name

@@ -94,7 +94,7 @@ def test_a_limit_of_pixels(tmp_path: Path, name: str) -> None:
         animated(tmp_path / name)
     else:
         cv2.imwrite(str(tmp_path / name), np.zeros((96, 160, 3), np.uint8))
-    with pytest.raises(SourceError, match="pixels exceed max_pixels"):
+    with pytest.raises(SourceError, match="pixels exceed `max_pixels`"):
         open_source(Input(tmp_path / name, max_pixels=3000))
     with open_source(Input(tmp_path / name, max_pixels=96 * 160)):
         pass
