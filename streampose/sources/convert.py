@@ -31,7 +31,8 @@ class TooLarge(ValueError):
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise `TooLarge` if an image has more than `max_pixels` pixels."""
     if width * height > max_pixels:
-        raise TooLarge(f"{width} x {height} pixels exceed max_pixels ({max_pixels:,})")
+        size = f"{width} x {height}" if height > 1 else f"{width:,}"
+        raise TooLarge(f"{size} pixels exceed max_pixels ({max_pixels:,})")
 
 
 _UNSPECIFIED = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Generator, Sequence
 from fractions import Fraction
@@ -118,7 +119,9 @@ def _read_picture(path: Path, max_pixels: int) -> Image:
             with PIL.Image.open(path) as picture:  # reads only the header
                 size = picture.size
         except PIL.Image.DecompressionBombError as error:
-            raise TooLarge(f"{describe(error)}: too many pixels to decode") from error
+            # PIL's limit is lower than ours. Its message gives the size, as in "Image size (196000000 pixels) exceeds".
+            found = re.search("[0-9]+", str(error))
+            size = int(found[0]) if found else max_pixels + 1, 1
         check_size(*size, max_pixels)
     # Use imdecode: imread cannot open every file name on every system.
     # OpenCV reports damaged files on stderr, and our warnings already name them, so silence it. The log level belongs
