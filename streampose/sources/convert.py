@@ -153,6 +153,15 @@ class _Shrinking:
         return cast(Image, reformat(self._frame, width, height, "bgr24", interpolation=_AREA, threads=1).to_ndarray())
 
 
+def hdr_to_bgr(rgb: npt.NDArray[np.uint16], transfer: int) -> Image | None:
+    """Return an HDR picture, (H, W, 3) RGB of 16 bits, as SDR BGR; None if `transfer` (ITU-T H.273) is not HDR."""
+    if transfer not in (_PQ, _HLG):
+        return None
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb[..., :3]), format="rgb48le")
+    nonlinear = VideoReformatter().reformat(frame, format=ToneMap.FORMAT)
+    return np.asarray(ToneMap(is_hlg=transfer == _HLG).to_bgr(nonlinear), np.uint8)
+
+
 def colours_of(frame: VideoFrame) -> Colours:
     """Return the colour primaries and transfer function of the image that `FrameConverter` makes from a frame."""
     if _is_hdr(frame):

@@ -18,7 +18,7 @@ import PIL.Image
 from streampose.errors import SourceError, describe
 from streampose.frames import Image, SourceInfo
 from streampose.sources.animation import frame_count
-from streampose.sources.convert import TooLarge, check_size
+from streampose.sources.convert import TooLarge, check_size, hdr_to_bgr
 from streampose.sources.recorded import PICTURES_PER_S, Recorded, Shot
 
 _log = logging.getLogger("streampose")
@@ -144,5 +144,11 @@ def _read_heif(path: Path, max_pixels: int) -> Image:
     picture = pillow_heif.open_heif(path)
     width, height = picture.size
     check_size(width, height, max_pixels)
+    if picture.info["bit_depth"] > 8:
+        deep = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
+        transfer = deep.info.get("nclx_profile", {}).get("transfer_characteristics", 0)
+        sdr = hdr_to_bgr(np.asarray(deep, np.uint16), transfer)
+        if sdr is not None:
+            return sdr
     rgb = np.asarray(picture.to_pillow().convert("RGB"))
     return np.ascontiguousarray(rgb[..., ::-1])

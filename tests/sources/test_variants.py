@@ -350,3 +350,23 @@ def claiming(path: Path, width: int, height: int) -> Path:
 def test_the_limit_of_pixels_is_ours(tmp_path: Path, side: int, max_pixels: int, reason: str) -> None:
     with pytest.raises(SourceError, match=reason):
         open_source(Input(claiming(tmp_path / "a.png", side, side), max_pixels=max_pixels))
+
+
+@pytest.mark.parametrize(("transfer", "signal"), [(16, pq), (18, hlg)])
+def test_an_hdr_photograph_looks_as_the_same_scene_in_sdr(
+    tmp_path: Path, transfer: int, signal: Callable[[Float64], Float64]
+) -> None:
+    values = np.round(signal(to_bt2020(bars(320, 180, COLOURS_RGB) / 255)) * 65535).astype("<u2")
+    picture = pillow_heif.from_bytes("RGB;16", (320, 180), values.tobytes())
+    picture.save(
+        tmp_path / "a.hif",
+        quality=95,
+        chroma=444,
+        color_primaries=9,
+        transfer_characteristics=transfer,
+        matrix_coefficients=9,
+    )
+    with open_source(tmp_path / "a.hif") as source:
+        image = next(source.frames()).image
+    assert image.shape == (180, 320, 3)
+    assert np.abs(centres(image) - COLOURS_RGB).mean() <= 3
