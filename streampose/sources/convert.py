@@ -31,9 +31,8 @@ class TooLarge(ValueError):
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise `TooLarge` if an image has more than `max_pixels` pixels."""
     if width * height > max_pixels:
-        raise TooLarge(
-            f"{width} x {height} pixels exceed `max_pixels` ({max_pixels:,}): raise it if you trust the source"
-        )
+        size = f"{width} x {height}" if height > 1 else f"{width:,}"
+        raise TooLarge(f"{size} pixels exceed `max_pixels` ({max_pixels:,}): raise it if you trust the source")
 
 
 _UNSPECIFIED = 2
@@ -152,6 +151,15 @@ class _Shrinking:
     def __call__(self, height: int, width: int) -> Image:
         reformat = _of_thread.reformatter.reformat
         return cast(Image, reformat(self._frame, width, height, "bgr24", interpolation=_AREA, threads=1).to_ndarray())
+
+
+def hdr_to_bgr(rgb: npt.NDArray[np.uint16], transfer: int) -> Image | None:
+    """Return an HDR picture, (H, W, 3) RGB of 16 bits, as SDR BGR; None if `transfer` (ITU-T H.273) is not HDR."""
+    if transfer not in (_PQ, _HLG):
+        return None
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb[..., :3]), format="rgb48le")
+    nonlinear = VideoReformatter().reformat(frame, format=ToneMap.FORMAT)
+    return np.asarray(ToneMap(is_hlg=transfer == _HLG).to_bgr(nonlinear), np.uint8)
 
 
 def colours_of(frame: VideoFrame) -> Colours:

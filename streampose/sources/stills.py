@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Generator, Sequence
 from fractions import Fraction
@@ -17,7 +18,7 @@ import PIL.Image
 from streampose.errors import SourceError, describe
 from streampose.frames import Image, SourceInfo
 from streampose.sources.animation import frame_count
-from streampose.sources.convert import TooLarge, check_size
+from streampose.sources.convert import TooLarge, check_size, hdr_to_bgr
 from streampose.sources.recorded import STILLS_PER_S, Recorded, Shot
 
 _log = logging.getLogger("streampose")
@@ -118,7 +119,9 @@ def _read_still(path: Path, max_pixels: int) -> Image:
             with PIL.Image.open(path) as still:  # reads only the header
                 size = still.size
         except PIL.Image.DecompressionBombError as error:
-            raise TooLarge(f"{describe(error)}: too many pixels to decode") from error
+            # PIL's limit is lower than ours. Its message gives the size, as in "Image size (196000000 pixels) exceeds".
+            found = re.search("[0-9]+", str(error))
+            size = int(found[0]) if found else max_pixels + 1, 1
         check_size(*size, max_pixels)
     # Use imdecode: imread cannot open every file name on every system.
     # OpenCV reports damaged files on stderr, and our warnings already name them, so silence it. The log level belongs
@@ -141,5 +144,11 @@ def _read_heif(path: Path, max_pixels: int) -> Image:
     still = pillow_heif.open_heif(path)
     width, height = still.size
     check_size(width, height, max_pixels)
+    if still.info["bit_depth"] > 8:
+        deep = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
+        transfer = deep.info.get("nclx_profile", {}).get("transfer_characteristics", 0)
+        sdr = hdr_to_bgr(np.asarray(deep, np.uint16), transfer)
+        if sdr is not None:
+            return sdr
     rgb = np.asarray(still.to_pillow().convert("RGB"))
     return np.ascontiguousarray(rgb[..., ::-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ import pytest
 from av.stream import Disposition
 
 from streampose.errors import SourceError, UsageError
+from streampose.inputs import Input
 from streampose.sources.open import open_source
 from tests.clips import make_clip, numbered_image, read_number
 from tests.sources.test_convert import COLOURS_RGB, bars, centres, hlg, limited, pq, to_bt2020, write_video
@@ -324,3 +326,47 @@ def test_a_malformed_host_is_one_line_without_secrets(scheme: str, host: str, re
         open_source(f"{scheme}://me:hunter2@{host}/live/x?token=SECRET")
     assert "SECRET" not in str(raised.value)
     assert "hunter2" not in str(raised.value)
+
+
+def claiming(path: Path, width: int, height: int) -> Path:
+    """Write a PNG file that claims this size and has no pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("side", "max_pixels", "reason"),
+    [
+        (14_000, 190_000_000, r"196,?000,?000 pixels exceed max_pixels \(190,000,000\)"),
+        (14_000, 200_000_000, "damaged"),  # it is small enough, and has no pixels
+        (100_000, 200_000_000, r"pixels exceed max_pixels \(200,000,000\)"),
+    ],
+)
+def test_the_limit_of_pixels_is_ours(tmp_path: Path, side: int, max_pixels: int, reason: str) -> None:
+    with pytest.raises(SourceError, match=reason):
+        open_source(Input(claiming(tmp_path / "a.png", side, side), max_pixels=max_pixels))
+
+
+@pytest.mark.parametrize(("transfer", "signal"), [(16, pq), (18, hlg)])
+def test_an_hdr_photograph_looks_as_the_same_scene_in_sdr(
+    tmp_path: Path, transfer: int, signal: Callable[[Float64], Float64]
+) -> None:
+    values = np.round(signal(to_bt2020(bars(320, 180, COLOURS_RGB) / 255)) * 65535).astype("<u2")
+    picture = pillow_heif.from_bytes("RGB;16", (320, 180), values.tobytes())
+    picture.save(
+        tmp_path / "a.hif",
+        quality=95,
+        chroma=444,
+        color_primaries=9,
+        transfer_characteristics=transfer,
+        matrix_coefficients=9,
+    )
+    with open_source(tmp_path / "a.hif") as source:
+        image = next(source.frames()).image
+    assert image.shape == (180, 320, 3)
+    assert np.abs(centres(image) - COLOURS_RGB).mean() <= 3
