@@ -156,7 +156,7 @@ class Annotator:
         }
 
     def annotate(self, image: Image, people: People) -> Image:
-        """Return a copy of `image`, (H, W, 3) uint8 BGR, with `people` drawn on it.
+        """Return a copy of `image`, (H, W, 3) uint8 BGR, with `people` drawn on it, at their smoothed keypoints if any.
 
         A point counts as not found if it is not finite, or if its distance from the image exceeds the image size.
 
@@ -165,6 +165,8 @@ class Annotator:
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise AnnotateError(f"cannot draw on {image.dtype} {image.shape}: an image must be uint8 (H, W, 3)")
+        if people.smooth_xy is not None:
+            people = replace(people, keypoints_xy=people.smooth_xy)
         point_count = people.keypoints_xy.shape[1]
         if point_count != len(self._skeleton.names):
             raise AnnotateError(

@@ -51,6 +51,7 @@ def stream(
     max_people: int | None = None,
     track: bool = True,
     remember_s: float = REMEMBER_S,
+    smooth: Literal["off", "drawn", "data"] = "drawn",
     detect_every: int | Literal["auto"] = 1,
     flip_test: bool = False,
     blur: Blur | None = None,
@@ -95,6 +96,8 @@ def stream(
         max_people: maximum people per frame; the best boxes are kept. None sets no limit.
         track: give people identities that last. Stills have none.
         remember_s: how long somebody who is out of sight is remembered, in seconds.
+        smooth: take the tremble out of the keypoints of tracked people. `drawn` draws them smoothed; data have both, as
+            `People.smooth_xy` beside `keypoints_xy`. `data` replaces `keypoints_xy`.
         detect_every: run the detector only on every Nth frame, and earlier if following becomes uncertain. In between,
             follow people by their keypoints. `auto` runs it as often as the frame rate allows. On stills, the detector
             runs on each.
@@ -135,6 +138,7 @@ def stream(
         from streampose.networks.detectors import load_detector
         from streampose.networks.device import default_batches, pick_device, pick_dtype
         from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
+        from streampose.people.smooth import Smoother
         from streampose.people.track import Tracker
         from streampose.pipeline.parts import Feed
         from streampose.pipeline.pipeline import Pipeline
@@ -178,7 +182,9 @@ def stream(
         for origin, of_origin in zip(origins, sinks, strict=True):
             is_tracked = asked.track and not origin.info.pictures
             tracker = Tracker(estimator.skeleton, remember_s=asked.remember_s) if is_tracked else None
-            feeds.append(Feed(origin, of_origin, tracker))
+            smooths = is_tracked and asked.smooth != "off"
+            smoother = Smoother(estimator.keypoint_count, replaces=asked.smooth == "data")
+            feeds.append(Feed(origin, of_origin, tracker, [smoother] if smooths else []))
         pipeline = Pipeline(
             feeds,
             people,

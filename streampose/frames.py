@@ -170,6 +170,8 @@ class People:
     """(N,) int64, the detector's own class numbers."""
     track_ids: Int64
     """(N,) int64; `NO_TRACK` if the person is not tracked."""
+    smooth_xy: Float32 | None = None
+    """(N, K, 2) float32 pixels of the frame: the keypoints, smoothed over time; None if they are not smoothed."""
     label_of: dict[int, str] = field(default_factory=dict)
     """The name of each class number that may occur in `class_ids`."""
 
@@ -179,7 +181,8 @@ class People:
     def __getitem__(self, index: slice | npt.NDArray[np.generic]) -> People:
         """Return some of the people, by a mask or by row numbers."""
         arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
-        return replace(self, **arrays)
+        smooth_xy = None if self.smooth_xy is None else self.smooth_xy[index]
+        return replace(self, **arrays, smooth_xy=smooth_xy)
 
     def untracked(self) -> People:
         """Return the same people without identities."""
@@ -204,7 +207,7 @@ class People:
             keypoint_scores,
             boxes.class_ids,
             np.full(len(boxes), NO_TRACK, np.int64),
-            label_of or {},
+            label_of=label_of or {},
         )
 
     def to_detections(self) -> sv.Detections:

@@ -271,6 +271,13 @@ OPTIONS = (
         "recognize people by their looks if they return within T",
         _PEOPLE,
     ),
+    Option(
+        "smooth",
+        _one_of("off", "drawn", "data"),
+        "drawn",
+        "smooth keypoints over time: as drawn only, or in the data as well",
+        _PEOPLE,
+    ),
     Option("detect_batch", COUNT, None, "maximum frames per detector call", _PEOPLE, commands=_BOTH),
     Option("pose_batch", COUNT, None, "maximum people per pose call", _PEOPLE, commands=_BOTH),
     Option("style", _one_of("lines", "weighted"), "lines", "drawing style of the skeletons", _DRAWING),

@@ -19,8 +19,9 @@ from streampose.frames import NO_TRACK, People, Result, RunInfo
 from streampose.sinks.sink import Sink
 from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle
 
-FORMAT = 1
+FORMAT = 2
 """Format version. It increases when readers have to change; new keys alone do not increase it."""
+_READABLE = (1, FORMAT)
 
 PIXEL_DECIMALS = 2
 """0.01 pixel is finer than the error of any network."""
@@ -156,6 +157,9 @@ def _people(people: People) -> list[dict[str, Any]]:
         }
         for i, track_id in enumerate(people.track_ids.tolist())
     ]
+    if people.smooth_xy is not None:
+        for person, smoothed in zip(persons, _rounded(people.smooth_xy, PIXEL_DECIMALS), strict=True):
+            person["smoothed"] = smoothed
     if set(people.label_of.values()) - {"person"}:
         for person, class_id in zip(persons, people.class_ids.tolist(), strict=True):
             person["class"] = people.label_of.get(class_id, str(class_id))
@@ -196,8 +200,8 @@ def read_poses(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Iterator[d
         version = head["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{name} is not a poses file: its first line is not a header") from error
-    if version != FORMAT:
-        raise UsageError(f"{name} has format {version!r}: this version of streampose reads format {FORMAT}")
+    if version not in _READABLE:
+        raise UsageError(f"{name} has format {version!r}: this version of streampose reads formats 1 and {FORMAT}")
     return head, _frames(Path(path), name)
 
 

@@ -41,7 +41,7 @@ def test_the_lines_say_what_the_format_says(tmp_path: Path) -> None:
     header, first, second = write_lines(tmp_path / "out.jsonl", result(0), result(1, people=People.none(3)))
     assert header == {
         "streampose": __version__,
-        "format": 1,
+        "format": 2,
         "source": "clip.mp4",
         "skeleton": {"names": ["nose", "left_eye", "right_eye"], "edges": [[0, 1], [0, 2]]},
         "models": {"detector": "finder", "pose": "poser"},
@@ -178,7 +178,7 @@ def test_read_poses_gives_back_what_was_written(tmp_path: Path) -> None:
         ("hello\n", "not a poses file"),
         ("[1]\n", "not a poses file"),
         ('{"frame": 1}\n', "not a poses file"),
-        ('{"streampose": "9", "format": 2}\n', "format 2"),
+        ('{"streampose": "9", "format": 3}\n', "format 3"),
         ('{"streampose": "0", "format": 1}\n{"frame"\n{}\n', "line 2"),
     ],
 )
