@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from streampose.frames import Float32, People
+from streampose.frames import Float32, Int64, People
 from streampose.people.overlap import box_areas
-
-Bools = npt.NDArray[np.bool_]
 
 SURE_SCORE = 0.3
 """Keypoints with a lower score are ignored. Also the default minimum score of a drawn keypoint."""
@@ -64,19 +61,21 @@ def pose_similarity(xy: Float32, scores: Float32, areas: Float32) -> Float32:
     return np.where(count >= min(LEAST_SURE, xy.shape[1]), alike, 0).astype(np.float32)
 
 
-def doubles(people: People, trust: Float32) -> Bools:
-    """Return a mask (N,) of people whose pose somebody with more trust has as well: two boxes around one person.
+def doubles(people: People, trust: Float32) -> Int64:
+    """Return for each person (N,) the row of somebody with more trust whose pose is the same, or -1: one pose, found in
+    two boxes.
 
     Args:
         people: found in one frame.
         trust: (N,) the person with the higher value keeps the pose; of equal ones, the first.
     """
-    is_double = np.zeros(len(people), np.bool_)
+    double_of = np.full(len(people), -1)
     if len(people) < 2:
-        return is_double
+        return double_of
     alike = pose_similarity(people.keypoints_xy, people.keypoint_scores, box_areas(people.boxes_xyxy)) >= SAME_POSE
     order = np.argsort(-trust, kind="stable")
     for place, row in enumerate(order):
         before = order[:place]
-        is_double[row] = bool((alike[row, before] & ~is_double[before]).any())
-    return is_double
+        owners = before[alike[row, before] & (double_of[before] == -1)]
+        double_of[row] = owners[0] if len(owners) else -1
+    return double_of

@@ -38,6 +38,10 @@ COVERED_SHARE = 0.15
 """Somebody whose box is covered by another one by more than this share teaches nothing about their look."""
 HIDDEN_FOR_S = 1.5
 """Somebody unseen for a shorter time may stand in front of or behind others."""
+SAME_BOX_IOU = 0.5
+"""Two boxes with one pose are one person if they overlap at least this much; otherwise one hides the other."""
+SHADOW_IOU = 0.4
+"""Minimum IoU of such a hidden person's box and the expected one."""
 SCENE_CHANGED_S = 3.0
 """After a change of scene, people count as unseen for at least this long: they may be anywhere."""
 
@@ -139,16 +143,15 @@ class Tracker:
             looked: whether the detector ran on the frame.
         """
         is_found = np.ones(len(people), np.bool_) if is_found is None else is_found
-        # Of two boxes around one person, the detected one is trusted more.
-        keep = ~doubles(people, people.box_scores + is_found)
-        people, is_found = people[keep], is_found[keep]
+        people, is_found, is_shadow = _single(people, is_found)
         self._forget(pts_s)
         seen = see(people, image, pts_s, self._reader)
         is_sure = is_found & (people.box_scores >= self._sure_score)
-        rows = self._assign(seen, is_sure, pts_s)
+        rows = self._assign(seen, is_sure & ~is_shadow, ~is_sure & ~is_shadow, pts_s)
         is_covered = self._covered(seen, rows, pts_s)
         boxes = self._learn(seen, rows, is_covered, is_found, image, looked)
-        self._start(seen, rows, is_sure, is_covered)
+        self._start(seen, rows, is_sure & ~is_shadow, is_covered)
+        self._shade(people, rows, is_shadow, pts_s)
         self._count -= reconsider(self._known, pts_s)
         ids = np.append(self._known["id"], NO_TRACK)[rows]
         self._frames += int((ids != NO_TRACK).sum())
@@ -176,7 +179,7 @@ class Tracker:
         self._longest_s = max(self._longest_s, float((gone["seen_s"] - gone["started_s"]).max(initial=0)))
         self._known = self._known[kept]
 
-    def _assign(self, seen: Seen, is_sure: Bools, pts_s: float) -> Int64:
+    def _assign(self, seen: Seen, is_sure: Bools, is_doubtful: Bools, pts_s: float) -> Int64:
         """Return for each person of the frame the row of the known person that they are, or `NOBODY`."""
         rows = np.full(len(seen.people), NOBODY)
         evidence = evidence_of(self._known, seen, self._sigmas, pts_s)
@@ -184,7 +187,7 @@ class Tracker:
         for known, new in _pairs(evidence, is_left, is_sure, 0.0):
             rows[new], is_left[known] = known, False
         is_left &= pts_s - self._known["seen_s"] <= DOUBTFUL_WITHIN_S
-        for known, new in _pairs(evidence, is_left, ~is_sure, DOUBTFUL_EVIDENCE):
+        for known, new in _pairs(evidence, is_left, is_doubtful, DOUBTFUL_EVIDENCE):
             rows[new] = known
         return rows
 
@@ -244,6 +247,41 @@ class Tracker:
         self._next_id += len(new)
         self._count += len(new)
         self._known = np.concatenate([self._known, started])
+
+    def _shade(self, people: People, rows: Int64, is_shadow: Bools, pts_s: float) -> None:
+        """Let boxes without a pose of their own continue people who are hidden, by place alone. Write their rows into
+        `rows`.
+        """
+        shadows = np.flatnonzero(is_shadow)
+        if not len(shadows):
+            return
+        is_hidden = (pts_s - self._known["seen_s"] <= DOUBTFUL_WITHIN_S) & (self._known["seen_s"] < pts_s)
+        hidden = np.flatnonzero(is_hidden)
+        steps, _ = shifts(self._known[hidden], pts_s)
+        overlaps = box_overlaps(self._known["xyxy"][hidden] + np.tile(steps, 2), people.boxes_xyxy[shadows])
+        for one, shadow in best_pairs(overlaps, SHADOW_IOU):
+            row, xyxy = hidden[one], people.boxes_xyxy[shadows[shadow]]
+            step = (xyxy[:2] + xyxy[2:] - self._known["xyxy"][row][:2] - self._known["xyxy"][row][2:]) / 2
+            self._known["xy"][row] += step
+            self._known["xyxy"][row], self._known["seen_s"][row], self._known["misses"][row] = xyxy, pts_s, 0
+            self._known["clear_s"][row] = pts_s
+            rows[shadows[shadow]] = row
+
+
+def _single(people: People, is_found: Bools) -> tuple[People, Bools, Bools]:
+    """Leave out second boxes around one person.
+
+    Returns:
+        The people left, whether the detector found each, and whether their pose is somebody else's: the pose network
+        saw the person in front.
+    """
+    double_of = doubles(people, people.box_scores + is_found)  # a detected box is trusted more
+    is_double = double_of != NOBODY
+    rows = np.arange(len(people))
+    overlaps = box_overlaps(people.boxes_xyxy, people.boxes_xyxy)[rows, double_of] if len(people) else is_double
+    is_shadow = is_double & is_found & (overlaps < SAME_BOX_IOU)
+    keep = ~is_double | is_shadow
+    return people[keep], is_found[keep], is_shadow[keep]
 
 
 def _pairs(evidence: Float32, rows: Bools, columns: Bools, least: float) -> list[tuple[int, int]]:
