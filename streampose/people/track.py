@@ -38,6 +38,8 @@ COVERED_SHARE = 0.15
 """Somebody whose box is covered by another one by more than this share teaches nothing about their look."""
 HIDDEN_FOR_S = 1.5
 """Somebody unseen for a shorter time may stand in front of or behind others."""
+RECONSIDER_EVERY_S = 0.2
+"""How often identities are checked by looks."""
 SAME_BOX_IOU = 0.5
 """Two boxes with one pose are one person if they overlap at least this much; otherwise one hides the other."""
 SHADOW_IOU = 0.4
@@ -87,6 +89,7 @@ class Tracker:
         self._next_id = 1
         self.in_doubt = True
         """Whether the detector should look at the next frame: somebody was just lost, or is about to be."""
+        self._reconsidered_s = float("-inf")
         self._count = 0
         self._frames = 0
         self._expected_frames = 0
@@ -152,7 +155,9 @@ class Tracker:
         boxes = self._learn(seen, rows, is_covered, is_found, image, looked)
         self._start(seen, rows, is_sure & ~is_shadow, is_covered)
         self._shade(people, rows, is_shadow, pts_s)
-        self._count -= reconsider(self._known, pts_s)
+        if pts_s - self._reconsidered_s >= RECONSIDER_EVERY_S:
+            self._reconsidered_s = pts_s
+            self._count -= reconsider(self._known, pts_s)
         ids = np.append(self._known["id"], NO_TRACK)[rows]
         self._frames += int((ids != NO_TRACK).sum())
         self._expected_frames += int(((ids != NO_TRACK) & ~is_found).sum())
@@ -182,6 +187,8 @@ class Tracker:
     def _assign(self, seen: Seen, is_sure: Bools, is_doubtful: Bools, pts_s: float) -> Int64:
         """Return for each person of the frame the row of the known person that they are, or `NOBODY`."""
         rows = np.full(len(seen.people), NOBODY)
+        if not len(rows) or not len(self._known):
+            return rows
         evidence = evidence_of(self._known, seen, self._sigmas, pts_s)
         is_left = np.ones(len(self._known), np.bool_)
         for known, new in _pairs(evidence, is_left, is_sure, 0.0):
@@ -277,8 +284,10 @@ def _single(people: People, is_found: Bools) -> tuple[People, Bools, Bools]:
     """
     double_of = doubles(people, people.box_scores + is_found)  # a detected box is trusted more
     is_double = double_of != NOBODY
+    if not is_double.any():
+        return people, is_found, is_double
     rows = np.arange(len(people))
-    overlaps = box_overlaps(people.boxes_xyxy, people.boxes_xyxy)[rows, double_of] if len(people) else is_double
+    overlaps = box_overlaps(people.boxes_xyxy, people.boxes_xyxy)[rows, double_of]
     is_shadow = is_double & is_found & (overlaps < SAME_BOX_IOU)
     keep = ~is_double | is_shadow
     return people[keep], is_found[keep], is_shadow[keep]
@@ -287,6 +296,8 @@ def _single(people: People, is_found: Bools) -> tuple[People, Bools, Bools]:
 def _pairs(evidence: Float32, rows: Bools, columns: Bools, least: float) -> list[tuple[int, int]]:
     """Return the pairs (row, column) with more evidence than `least` and the most evidence in total."""
     of_rows, of_columns = np.flatnonzero(rows), np.flatnonzero(columns)
+    if not len(of_rows) or not len(of_columns):
+        return []
     gains = np.maximum(evidence[np.ix_(of_rows, of_columns)] - least, 0)
     pairs = zip(*linear_sum_assignment(gains, maximize=True), strict=True)
     return [(int(of_rows[row]), int(of_columns[column])) for row, column in pairs if gains[row, column] > 0]
