@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from types import SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, Literal
 
+from streampose.errors import UsageError
 from streampose.inputs import Input
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.options import DEFAULT_KEYPOINT_THRESHOLD, check, options_of
@@ -51,6 +52,7 @@ def stream(
     max_people: int | None = None,
     track: bool = True,
     remember_s: float = REMEMBER_S,
+    only: str | int | None = None,
     smooth: Literal["off", "drawn", "data"] = "drawn",
     detect_every: int | Literal["auto"] = 1,
     flip_test: bool = False,
@@ -96,6 +98,8 @@ def stream(
         max_people: maximum people per frame; the best boxes are kept. None sets no limit.
         track: give people identities that last. Stills have none.
         remember_s: how long somebody who is out of sight is remembered, in seconds.
+        only: keep one person and leave out the others: `largest` or `centre` (chosen when first seen, then kept by
+            identity), or an identity.
         smooth: take the tremble out of the keypoints of tracked people. `drawn` draws them smoothed; data have both, as
             `People.smooth_xy` beside `keypoints_xy`. `data` replaces `keypoints_xy`.
         detect_every: run the detector only on every Nth frame, and earlier if following becomes uncertain. In between,
@@ -123,6 +127,8 @@ def stream(
     """
     dtype = str(dtype).removeprefix("torch.")
     asked = SimpleNamespace(**check(locals(), _OPTIONS))
+    if isinstance(asked.only, int) and not asked.track:
+        raise UsageError(f"`only` names identity {asked.only}, but `track` is off: allow tracking")
     inputs = [one if isinstance(one, Input) else Input(one) for one in _listed(source, Input)]
     wanted = [_listed(to if one.to is None else one.to, Sink | SharedSink) for one in inputs]
     from streampose.sinks.open import open_sinks
@@ -138,9 +144,10 @@ def stream(
         from streampose.networks.detectors import load_detector
         from streampose.networks.device import default_batches, pick_device, pick_dtype
         from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
+        from streampose.people.only import Only
         from streampose.people.smooth import Smoother
         from streampose.people.track import Tracker
-        from streampose.pipeline.parts import Feed
+        from streampose.pipeline.parts import Feed, Step
         from streampose.pipeline.pipeline import Pipeline
 
         where = pick_device(asked.device)
@@ -182,9 +189,12 @@ def stream(
         for origin, of_origin in zip(origins, sinks, strict=True):
             is_tracked = asked.track and not origin.info.pictures
             tracker = Tracker(estimator.skeleton, remember_s=asked.remember_s) if is_tracked else None
-            smooths = is_tracked and asked.smooth != "off"
-            smoother = Smoother(estimator.keypoint_count, replaces=asked.smooth == "data")
-            feeds.append(Feed(origin, of_origin, tracker, [smoother] if smooths else []))
+            steps: list[Step] = []
+            if asked.only is not None:
+                steps.append(Only(asked.only, remember_s=asked.remember_s))
+            if is_tracked and asked.smooth != "off":
+                steps.append(Smoother(estimator.keypoint_count, replaces=asked.smooth == "data"))
+            feeds.append(Feed(origin, of_origin, tracker, steps))
         pipeline = Pipeline(
             feeds,
             people,

@@ -57,6 +57,10 @@ def _count_or_auto(value: Any) -> int | str:
     return "auto" if value == "auto" else _whole(value, 1)
 
 
+def _whom(value: Any) -> str | int:
+    return value if value in ("largest", "centre") else _whole(value, 1)
+
+
 _DURATION = re.compile(r"(?P<count>[0-9]+(\.[0-9]+)?)(?P<unit>[smh]?)")
 _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -130,6 +134,7 @@ SHARE = Kind("a number from 0 to 1", lambda value: _number(value, most=1.0), "P"
 COUNT = Kind("a whole number from 1 up", lambda value: _whole(value, 1), "N")
 INDEX = Kind("a whole number from 0 up", lambda value: _whole(value, 0), "N")
 COUNT_OR_AUTO = Kind("a whole number from 1 up, or auto", _count_or_auto, "N")
+WHOM = Kind("largest, centre or an identity from 1 up", _whom, "WHOM")
 DURATION = Kind("a duration above 0: seconds, or for example 30s, 10m or 1h", _duration_above_0, "T")
 DURATION_OR_0 = Kind("a duration: seconds, or for example 30s, 10m or 1h", _duration, "T")
 RATE = Kind("a number of frames per second above 0", lambda value: _number(value, above=0.0, most=10_000.0), "N")
@@ -269,6 +274,13 @@ OPTIONS = (
         DURATION,
         REMEMBER_S,
         "recognize people by their looks if they return within T",
+        _PEOPLE,
+    ),
+    Option(
+        "only",
+        WHOM,
+        None,
+        "keep one person and leave out the others: largest, centre (chosen when first seen), or an identity",
         _PEOPLE,
     ),
     Option(
