@@ -41,7 +41,7 @@ def test_results_from_a_clip(tmp_path: Path, tiny: dict[str, str]) -> None:
         assert isinstance(detections, sv.Detections)
         assert isinstance(key_points, sv.KeyPoints)
         assert key_points.xy.shape == (2, 17, 2)
-        assert detections.tracker_id is None
+        assert detections.tracker_id.tolist() == [1, 2]
         assert list(detections.data["class_name"]) == ["person", "person"]
         assert result.picture is not None
         assert result.picture.shape == result.frame.image.shape

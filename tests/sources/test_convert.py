@@ -108,7 +108,7 @@ def test_a_copy_is_tagged_as_its_source(tmp_path: Path, tiny: dict[str, str], co
     with av.open(str(tmp_path / "copy.mp4")) as container:
         frame = next(container.decode(video=0))
     assert (frame.color_primaries, frame.color_trc, frame.colorspace) == (*colours, BT601)
-    assert np.abs(centres(frame.to_ndarray(format="bgr24")) - COLOURS_RGB).max() <= 8
+    assert np.abs(centres(frame.to_ndarray(format="bgr24")) - COLOURS_RGB).max() <= 10  # what H.264 loses
 
 
 def to_bt2020(rgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -342,9 +342,9 @@ def claiming(path: Path, width: int, height: int) -> Path:
 @pytest.mark.parametrize(
     ("side", "max_pixels", "reason"),
     [
-        (14_000, 190_000_000, r"196,?000,?000 pixels exceed max_pixels \(190,000,000\)"),
+        (14_000, 190_000_000, r"196,?000,?000 pixels exceed `max_pixels` \(190,000,000\)"),
         (14_000, 200_000_000, "damaged"),  # it is small enough, and has no pixels
-        (100_000, 200_000_000, r"pixels exceed max_pixels \(200,000,000\)"),
+        (100_000, 200_000_000, r"pixels exceed `max_pixels` \(200,000,000\)"),
     ],
 )
 def test_the_limit_of_pixels_is_ours(tmp_path: Path, side: int, max_pixels: int, reason: str) -> None:
