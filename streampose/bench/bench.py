@@ -65,9 +65,7 @@ class Effort:
 
 
 FULL = Effort(rounds=5, run_s=10.0, first_frames=48, reference_frames=20, sample_frames=8, repeats=7)
-QUICK = Effort(
-    rounds=2, run_s=1.0, first_frames=16, reference_frames=4, sample_frames=4, repeats=3, batch_sizes=(1, 2, 4, 8)
-)
+QUICK = Effort(rounds=2, run_s=1.0, first_frames=8, reference_frames=2, sample_frames=2, repeats=2, batch_sizes=(1, 4))
 
 
 def fit_cost(people: Sequence[int], cost: Sequence[float]) -> tuple[float, float]:

@@ -298,7 +298,7 @@ def test_passwords_are_told_by_no_error_and_no_traceback(tmp_path: Path) -> None
         ["run", "--config", "cameras.toml"],
     ):
         (tmp_path / "cameras.toml").write_text("[sources.a]\nsource = ['rtsp://me:SEC ret@s@h', \"rtsp://me:SEC'r@h\"]")
-        code, stdout, stderr = run_child(arguments, tmp_path)
+        code, stdout, stderr = run(arguments, tmp_path)
         assert code in (1, 2), arguments
         assert len(stderr) > 50
         assert "SEC" not in stdout + stderr, arguments
