@@ -14,7 +14,7 @@ import pytest
 import supervision as sv
 
 import streampose
-from streampose.frames import Result, RunInfo
+from streampose.frames import NO_TRACK, Result, RunInfo
 from streampose.networks.workers import worker_count
 from tests import tiny as networks
 from tests.clips import make_clip, read_number
@@ -41,7 +41,8 @@ def test_results_from_a_clip(tmp_path: Path, tiny: dict[str, str]) -> None:
         assert isinstance(detections, sv.Detections)
         assert isinstance(key_points, sv.KeyPoints)
         assert key_points.xy.shape == (2, 17, 2)
-        assert detections.tracker_id.tolist() == [1, 2]
+        is_tracked = result.people.track_ids != NO_TRACK  # random networks: some poses are unreadable
+        assert (detections.tracker_id is None) == (not is_tracked.all())
         assert list(detections.data["class_name"]) == ["person", "person"]
         assert result.picture is not None
         assert result.picture.shape == result.frame.image.shape
