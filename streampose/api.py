@@ -187,7 +187,7 @@ def stream(
         )
         feeds = []
         for origin, of_origin in zip(origins, sinks, strict=True):
-            is_tracked = asked.track and not origin.info.pictures
+            is_tracked = asked.track and not origin.info.stills
             tracker = Tracker(estimator.skeleton, remember_s=asked.remember_s) if is_tracked else None
             steps: list[Step] = []
             if asked.only is not None:

@@ -66,15 +66,15 @@ class SourceInfo:
     """Whether the source has sound tracks. For a live source, this is known from the first frame on."""
     colours: Colours = UNSAID_COLOURS
     """Colours of the frames. Video sinks tag their output with them."""
-    pictures: tuple[str, ...] = ()
+    stills: tuple[str, ...] = ()
     """The files of a source of stills, in the order of the frames. No sink may replace one of them."""
 
     @property
     def place(self) -> str | None:
         """The file that is read, or the common folder of several files; None if no file is read."""
-        if len(self.pictures) > 1:
-            return os.path.commonpath({Path(file).parent.resolve() for file in self.pictures})
-        return self.pictures[0] if self.pictures else self.path
+        if len(self.stills) > 1:
+            return os.path.commonpath({Path(file).parent.resolve() for file in self.stills})
+        return self.stills[0] if self.stills else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ class Result:
     frame: Frame
     people: People
     skeleton: Skeleton
-    picture: Image | None = None
+    drawn: Image | None = None
     """The drawn frame, (H, W, 3) uint8 BGR; None if no sink and no option asked for it. Shared: copy it before drawing
     on it."""
 
@@ -259,9 +259,9 @@ class Result:
         """Return the keypoints; see `People.to_key_points`."""
         return self.people.to_key_points(min_score)
 
-    def drawn(self, picture: Image) -> Result:
-        """Return the same result with the drawn frame `picture`."""
-        return replace(self, picture=picture)
+    def with_drawn(self, image: Image) -> Result:
+        """Return the same result with `image` as the drawn frame."""
+        return replace(self, drawn=image)
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ class FakeSink(Sink):
         self.threads.add(threading.current_thread().name)
         quits = self.fault.meet(result.frame.index)
         self.indices.append(result.frame.index)
-        self.drawn.append(result.picture is not None and int(result.picture[-1, -1, 0]) == len(result.people))
+        self.drawn.append(result.drawn is not None and int(result.drawn[-1, -1, 0]) == len(result.people))
         return False if quits else None
 
     def close(self) -> None:
@@ -198,4 +198,4 @@ class FakeWindow(FakeSink):
 class FakeDataSink(FakeSink):
     """The same, without a use for the drawn picture."""
 
-    needs_picture = False
+    needs_drawn = False

@@ -44,9 +44,9 @@ def test_results_from_a_clip(tmp_path: Path, tiny: dict[str, str]) -> None:
         is_tracked = result.people.track_ids != NO_TRACK  # random networks: some poses are unreadable
         assert (detections.tracker_id is None) == (not is_tracked.all())
         assert list(detections.data["class_name"]) == ["person", "person"]
-        assert result.picture is not None
-        assert result.picture.shape == result.frame.image.shape
-        assert not np.shares_memory(result.picture, result.frame.image)
+        assert result.drawn is not None
+        assert result.drawn.shape == result.frame.image.shape
+        assert not np.shares_memory(result.drawn, result.frame.image)
         seen += 1
     assert seen == 20
 
@@ -54,7 +54,7 @@ def test_results_from_a_clip(tmp_path: Path, tiny: dict[str, str]) -> None:
 class Collecting(streampose.Sink):
     """A sink of a user's own."""
 
-    needs_picture = False
+    needs_drawn = False
 
     def __init__(self) -> None:
         super().__init__("collecting")

@@ -64,7 +64,7 @@ class DetectAndFollow:
         self._followed = {}
         for number, lane in enumerate(lanes):
             schedule = Spending(budget, number) if detect_every == "auto" else EveryNth(detect_every)
-            tracker = None if lane.source.info.pictures else lane.tracker or Tracker(networks.skeleton)
+            tracker = None if lane.source.info.stills else lane.tracker or Tracker(networks.skeleton)
             lane.tracks_in_turn = False
             follower = Follower(tracker, schedule, max_people=max_people)
             self._followed[lane] = _Followed(follower)

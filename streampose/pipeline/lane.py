@@ -186,7 +186,7 @@ class Lane:
         what = f"frame {result.frame.index}"
         try:
             with self._meter.working(f"{self.prefix}annotate", what):
-                return result.drawn(self._annotator.annotate(result.frame.image, result.people))
+                return result.with_drawn(self._annotator.annotate(result.frame.image, result.people))
         except Exception as error:
             raise wrapped(AnnotateError, f"{self.prefix}drawing failed on {what}", error) from error
 

@@ -67,7 +67,7 @@ class Pipeline:
 
         Args:
             feeds: the sources with their sinks; each source has a different `source_id`.
-            annotator: draws `Result.picture` if a sink needs it or `draw` is set; None disables drawing.
+            annotator: draws `Result.drawn` if a sink needs it or `draw` is set; None disables drawing.
             device: device of the networks. The pixels of each frame are uploaded once.
             detect_every: run the detector only on every Nth frame of a source and follow people in between; `auto` runs
                 it as often as the pose network leaves time. On stills, the detector runs on each.
@@ -90,7 +90,7 @@ class Pipeline:
                 feed,
                 RunInfo(feed.source.info, pose.skeleton, models),
                 self.meter,
-                annotator if draw or any(sink.needs_picture for sink in feed.sinks) else None,
+                annotator if draw or any(sink.needs_drawn for sink in feed.sinks) else None,
                 self._captured,
                 self._results,
                 prefix=f"{feed.source.info.source_id}: " if len(feeds) > 1 else "",
@@ -101,7 +101,7 @@ class Pipeline:
         self._stop_asked = threading.Event()
         networks = Networks(detector, pose, self._device, self.meter)
         self._networks: DetectAndFollow | DetectThenPose
-        if detect_every != 1 and not all(feed.source.info.pictures for feed in feeds):
+        if detect_every != 1 and not all(feed.source.info.stills for feed in feeds):
             self._networks = DetectAndFollow(
                 networks,
                 self._lanes,

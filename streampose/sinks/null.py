@@ -9,7 +9,7 @@ from streampose.sinks.sink import Sink
 class NullSink(Sink):
     """Discards every frame; nothing is drawn for it."""
 
-    needs_picture = False
+    needs_drawn = False
 
     def __init__(self) -> None:
         super().__init__("null")

@@ -36,7 +36,7 @@ class KeypointsSink(Sink):
     The file is created with the first frame: a run without frames creates no file and leaves an existing one unchanged.
     """
 
-    needs_picture = False
+    needs_drawn = False
 
     def __init__(self, path: Path | None, *, overwrite: bool = False, source_path: str | None = None) -> None:
         """Check `path`; None means standard output. Raises `UsageError` and `SinkError`."""

@@ -100,7 +100,7 @@ class PublishSink(Sink):
         """
         if self._run is None:
             raise SinkError(f"{self.text} is not open")
-        image = result.frame.image if result.picture is None else result.picture
+        image = result.frame.image if result.drawn is None else result.drawn
         if self._canvas is None:
             try:
                 self._canvas = Canvas(

@@ -19,8 +19,8 @@ class Sink(ABC):
     nothing on disk, so a run that fails before its first frame leaves all files unchanged.
     """
 
-    needs_picture: bool = True
-    """Whether `write` reads `Result.picture`. If no sink does, nothing is drawn."""
+    needs_drawn: bool = True
+    """Whether `write` reads `Result.drawn`. If no sink does, nothing is drawn."""
     on_main_thread: bool = False
     """Whether every call must come from the main thread (windows)."""
     quits_run: bool = False

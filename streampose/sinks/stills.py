@@ -53,7 +53,7 @@ class StillSink(Sink):
 
     def open(self, run: RunInfo) -> None:
         """Create the folder. Raises `SinkError`, also if the path is one of the source's stills."""
-        check_replaceable(self._path, identities(run.source.pictures))
+        check_replaceable(self._path, identities(run.source.stills))
         make_folder(self._path.parent, self.text)
         _sweep(self._path.parent)
 
@@ -105,7 +105,7 @@ class StillsSink(Sink):
 
     def open(self, run: RunInfo) -> None:
         """Create the folder. Raises `SinkError`."""
-        self._sources = identities(run.source.pictures)
+        self._sources = identities(run.source.stills)
         self._prepare(self._folder)
 
     def write(self, result: Result) -> None:
@@ -150,7 +150,7 @@ def _name(frame: Frame) -> str:
 
 
 def _drawn(result: Result) -> Image:
-    image = result.frame.image if result.picture is None else result.picture
+    image = result.frame.image if result.drawn is None else result.drawn
     return square_pixels(image, result.frame.pixel_aspect)
 
 

@@ -82,7 +82,7 @@ class VideoFileSink(Sink):
         """Encode one frame and copy the sound that precedes it. Raises `SinkError`."""
         if self._source is None:
             raise SinkError(f"{self.text} is not open")
-        image = result.frame.image if result.picture is None else result.picture
+        image = result.frame.image if result.drawn is None else result.drawn
         if self._file is not None and not self._file.can_hold(result.frame.pts_s):
             raise SinkError(f"cannot write {self.text}: a pause of hours does not fit into this container; use .mkv")
         try:

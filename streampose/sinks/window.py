@@ -65,7 +65,7 @@ class WindowSink(Sink):
         """Show one frame when it is due. Return False if the user quits. Raises `SinkError`."""
         if self._run is None:
             raise SinkError("the window is not open")
-        image = result.frame.image if result.picture is None else result.picture
+        image = result.frame.image if result.drawn is None else result.drawn
         image = square_pixels(image, result.frame.pixel_aspect)
         try:
             return self._show(image, result.frame.pts_s, self._run)

@@ -92,7 +92,7 @@ class Stills(Recorded):
             time_base=Fraction(1, STILLS_PER_S),
             frame_count=len(self._files),
             is_live=False,
-            pictures=tuple(str(path) for path in self._files),
+            stills=tuple(str(path) for path in self._files),
         )
 
 

@@ -620,7 +620,7 @@ def test_auto_spends_time_on_detection_and_keeps_some_for_the_poses() -> None:
 @pytest.mark.parametrize("every", [5, "auto"])
 def test_nobody_is_followed_from_picture_to_picture(every: int) -> None:
     pictures, video = named(FakeSource(20), "pictures"), named(FakeSource(20), "video")
-    pictures.info = replace(pictures.info, pictures=tuple(f"{number}.jpg" for number in range(20)))
+    pictures.info = replace(pictures.info, stills=tuple(f"{number}.jpg" for number in range(20)))
     detector = WalkingDetector()
     assert len(list(Pipeline([Feed(pictures)], detector, WalkingPose(), None, detect_every=every))) == 20
     assert detector.seen == list(range(20))

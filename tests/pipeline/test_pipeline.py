@@ -114,14 +114,14 @@ def test_people_and_keypoints_belong_to_their_frame() -> None:
     for result in pipeline(draw=True):
         assert len(result.people) == result.frame.index % 4
         assert (result.people.keypoints_xy == result.frame.index).all()
-        assert result.picture is not None
+        assert result.drawn is not None
 
 
 def test_nothing_is_drawn_when_nobody_looks() -> None:
     sink = FakeDataSink()
     annotator = FakeAnnotator()
     pipe = Pipeline([Feed(FakeSource(), [sink])], FakeDetector(), FakePose(), annotator)
-    assert [result.picture for result in pipe] == [None] * COUNT
+    assert [result.drawn for result in pipe] == [None] * COUNT
     assert annotator.drawn == 0
 
 

@@ -257,7 +257,7 @@ def test_no_picture_of_the_source_is_replaced_later(tmp_path: Path) -> None:
     source = tmp_path / "out" / "a.png"
     source.write_bytes(b"the source")
     run = run_info()
-    run = replace(run, source=replace(run.source, pictures=(str(tmp_path / "gone.png"), str(source))))
+    run = replace(run, source=replace(run.source, stills=(str(tmp_path / "gone.png"), str(source))))
     with open_sink(f"{tmp_path}/out/", overwrite=True) as sink:
         sink.open(run)
         sink.write(result(0, file="b.png"))

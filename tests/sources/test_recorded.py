@@ -580,7 +580,7 @@ class TestPictures:
         assert info.path is None
         folder = tmp_path / "my pictures"
         assert info.place == str(folder)
-        assert info.pictures[2:] == (f"{folder}/img10.PNG", f"{folder}/img11.bmp")
+        assert info.stills[2:] == (f"{folder}/img10.PNG", f"{folder}/img11.bmp")
         with open_source(folder / "img2.jpg") as source:
             assert source.info.place == f"{folder}/img2.jpg"
 

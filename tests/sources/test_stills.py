@@ -32,7 +32,7 @@ def animated(path: Path) -> Path:
 def test_all_frames_of_a_file_are_read_at_their_times(tmp_path: Path, name: str, step_s: float) -> None:
     with open_source(animated(tmp_path / name)) as source:
         assert source.info.frame_count == 4
-        assert source.info.pictures == ()
+        assert source.info.stills == ()
         frames = list(source.frames())
     assert [int(frame.image[24, 32, 0]) for frame in frames] == pytest.approx(GREYS, abs=1)
     assert [frame.pts_s for frame in frames] == pytest.approx([index * step_s for index in range(4)])
