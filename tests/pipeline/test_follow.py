@@ -12,9 +12,8 @@ import torch
 
 import streampose
 from streampose.errors import ModelError, UsageError
-from streampose.frames import Boxes, Float32, Frame, People, Skeleton
+from streampose.frames import Boxes, Float32, Frame, People
 from streampose.networks.pending import Ready
-from streampose.networks.pose import COCO_EDGES, COCO_NAMES
 from streampose.people.carry import carry_boxes
 from streampose.people.similarity import pose_similarity
 from streampose.people.track import MOST_MISSES, Tracker
@@ -23,35 +22,12 @@ from streampose.pipeline.parts import Feed
 from streampose.pipeline.pipeline import Pipeline
 from streampose.pipeline.schedule import LOOK_WITHIN_S, Budget, EveryNth, Schedule, Spending
 from tests.fakes import FakeAnnotator, FakeSink, FakeSource, Fault, index_of
+from tests.people.scene import POINTS, SKELETON
 from tests.pipeline.test_many import LiveFake, accounted, collect, named
 from tools.evaluate_follow import demo_truth, judged
 
 WIDTH, HEIGHT, FPS = 640, 480, 25
-POINTS = np.array(
-    [
-        [0.0, 0.05],
-        [0.02, 0.04],
-        [-0.02, 0.04],
-        [0.04, 0.05],
-        [-0.04, 0.05],
-        [0.12, 0.2],
-        [-0.12, 0.2],
-        [0.15, 0.37],
-        [-0.15, 0.37],
-        [0.16, 0.5],
-        [-0.16, 0.5],
-        [0.08, 0.52],
-        [-0.08, 0.52],
-        [0.08, 0.75],
-        [-0.08, 0.75],
-        [0.08, 0.95],
-        [-0.08, 0.95],
-    ],
-    np.float32,
-)
-"""Somebody who stands, in heights: x from the middle, y from the top of the box."""
 COUNT = len(POINTS)
-SKELETON = Skeleton(COCO_NAMES, COCO_EDGES, ())
 
 
 @dataclass(frozen=True)

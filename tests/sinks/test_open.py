@@ -64,7 +64,6 @@ def test_an_endless_name_is_one_line(tmp_path: Path) -> None:
 
 def test_only_drawing_sinks_ask_for_the_picture(tmp_path: Path) -> None:
     needs = {
-        text: open_sink(text if text in {"null", "-"} else f"{tmp_path}/{text}").needs_drawn
-        for text in (*TARGETS, "-")
+        text: open_sink(text if text in {"null", "-"} else f"{tmp_path}/{text}").needs_drawn for text in (*TARGETS, "-")
     }
     assert {text for text, wanted in needs.items() if not wanted} == {"null", "-", "out.jsonl"}
