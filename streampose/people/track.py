@@ -21,7 +21,7 @@ from streampose.people import REMEMBER_S
 from streampose.people.appearance import LookReader
 from streampose.people.carry import carry_boxes, moved
 from streampose.people.evidence import evidence_of
-from streampose.people.known import Bools, Records, Seen, learnt, record_of, see, shifts
+from streampose.people.known import Bools, Records, Seen, Times, learnt, record_of, see, shifts
 from streampose.people.overlap import best_pairs, box_areas, box_overlaps, covered_shares
 from streampose.people.reconsider import reconsider
 from streampose.people.similarity import doubles, sigmas_of
@@ -87,6 +87,7 @@ class Tracker:
         self._remember_s = remember_s
         self._known: Records = np.zeros(0, record_of(len(skeleton.names), self._reader.part_count))
         self._next_id = 1
+        self._shape: tuple[int, ...] = ()
         self.in_doubt = True
         """Whether the detector should look at the next frame: somebody was just lost, or is about to be."""
         self._reconsidered_s = float("-inf")
@@ -100,7 +101,7 @@ class Tracker:
         """Return counts so far as JSON values: distinct `people`, `mean_s` and `longest_s` from first to last sight,
         and `expected_share`, the share of their boxes that the detector did not find.
         """
-        lengths_s = self._known["seen_s"] - self._known["started_s"]
+        lengths_s = _lengths_s(self._known)
         total_s = self._past_s + float(lengths_s.sum())
         return {
             "people": self._count,
@@ -147,6 +148,9 @@ class Tracker:
         """
         is_found = np.ones(len(people), np.bool_) if is_found is None else is_found
         people, is_found, is_shadow = _single(people, is_found)
+        if image.shape != self._shape:
+            self.scene_changed()
+            self._shape = image.shape
         self._forget(pts_s)
         seen = see(people, image, pts_s, self._reader)
         is_sure = is_found & (people.box_scores >= self._sure_score)
@@ -178,10 +182,9 @@ class Tracker:
             kept = np.sort(kept[np.argsort(-seen_s[kept], kind="stable")[:MOST_KNOWN]])
         if len(kept) == len(self._known):
             return
-        gone = np.delete(self._known, kept)
-        gone = gone[np.isfinite(gone["seen_s"])]
-        self._past_s += float((gone["seen_s"] - gone["started_s"]).sum())
-        self._longest_s = max(self._longest_s, float((gone["seen_s"] - gone["started_s"]).max(initial=0)))
+        lengths_s = _lengths_s(np.delete(self._known, kept))
+        self._past_s += float(lengths_s.sum())
+        self._longest_s = max(self._longest_s, float(lengths_s.max(initial=0)))
         self._known = self._known[kept]
 
     def _assign(self, seen: Seen, is_sure: Bools, is_doubtful: Bools, pts_s: float) -> Int64:
@@ -321,6 +324,13 @@ def _carry(now: Records, old: Records, fresh: Records, is_found: Bools, image: I
     inside = box_areas(_clipped(boxes, *image.shape[:2]))
     has_left = expected & is_carried & (inside < LEAST_INSIDE * box_areas(boxes))
     return has_left, expected & ~is_carried
+
+
+def _lengths_s(known: Records) -> Times:
+    """Return the times from the first to the last sight of people, in seconds."""
+    seen = known[np.isfinite(known["seen_s"])]  # not of rows whose identity was given to somebody else
+    lengths_s: Times = np.maximum(seen["seen_s"] - seen["started_s"], 0)
+    return lengths_s
 
 
 def _clipped(xyxy: Float32, height: int, width: int) -> Float32:

@@ -145,6 +145,26 @@ def test_after_a_change_of_scene_people_are_recognized_by_their_looks_alone() ->
     assert play(lambda _: [Body(150, GREEN), Body(550, RED)], 2 + frames(1), tracker)[-1] == [2, 1]
 
 
+def test_frames_of_another_size_are_another_scene() -> None:
+    tracker = Tracker(SKELETON)
+    bodies = [Body(100, RED), Body(400, GREEN)]
+    play(lambda _: bodies, frames(2), tracker)
+    people, image = people_of(bodies), paint(bodies)
+    half = replace(people, boxes_xyxy=people.boxes_xyxy / 2, keypoints_xy=people.keypoints_xy / 2)
+    for index in range(5):
+        assert tracker.update(half, image[::2, ::2], 2 + index / 25).track_ids.tolist() == [1, 2], "by their looks"
+
+
+def test_counts_are_finite_after_somebody_was_recognized_late() -> None:
+    tracker = Tracker(SKELETON)
+    play(lambda _: [Body(100, RED)], frames(2), tracker)
+    # Somebody who looks different at first turns out to be the one who was lost.
+    play(lambda t: [Body(500, GREEN if t < 4.3 else RED, height=380, top=60)], 4 + frames(3), tracker)
+    stats = tracker.stats()
+    assert all(np.isfinite(value) for value in stats.values())
+    assert stats["longest_s"] >= stats["mean_s"] >= 0
+
+
 def test_an_hour_with_people_who_come_and_go_takes_no_memory() -> None:
     tracker = Tracker(SKELETON)
     rng = np.random.default_rng(1)
