@@ -138,7 +138,7 @@ def test_publishing_over_tls(rtmp: RtmpServer, tmp_path: Path) -> None:
 def test_a_slow_camera_is_not_away(rtmp: RtmpServer) -> None:
     every_s = NO_SIGNAL_AFTER_S + 0.5
     with opened(rtmp.url("cam"), run_info(fps=None)) as sink, ExitStack() as playing:
-        for number in range(4):
+        for number in range(5):
             if number == 2:
                 player = playing.enter_context(Player(rtmp.url("cam")))
             sink.write(result(number * every_s, numbered_image(number, SIZE)))
@@ -146,7 +146,7 @@ def test_a_slow_camera_is_not_away(rtmp: RtmpServer) -> None:
             while time.monotonic() - written_s < every_s:
                 time.sleep(0.25)
                 sink.idle()
-        wait_until(lambda: player.shown and player.shown[-1].number == 3)
+        wait_until(lambda: player.shown[-1].number == 4)
         assert min(shown.brightness for shown in player.shown) > 60, "none of its pictures is marked"
 
 
