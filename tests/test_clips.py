@@ -10,7 +10,7 @@ import av
 import pytest
 
 from streampose.sinks.poses import read_poses
-from tests.cli.test_cli import PROJECT
+from tests.cli.helpers import PROJECT
 
 pytestmark = pytest.mark.long
 

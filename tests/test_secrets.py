@@ -21,7 +21,7 @@ from streampose.options import options_of
 from streampose.sinks.open import open_sink
 from streampose.sources.open import open_source
 from tests import tiny
-from tests.cli.test_cli import PROJECT
+from tests.cli.helpers import PROJECT
 from tests.clips import make_clip
 from tests.servers import RtmpServer
 
