@@ -1,4 +1,7 @@
-"""The main job, as `make demo` runs it: the program on the bundled clip, judged by the clip's exact keypoints."""
+"""The main job, as `make demo` runs it: an installed program, offline and from any folder, on the bundled clip.
+
+It is judged by the clip's exact keypoints.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,14 +45,15 @@ if pick_dtype("auto", CPU) != torch.float32:
 
 
 @pytest.fixture(scope="session", params=DTYPES)
-def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def demo(request: pytest.FixtureRequest, installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """The demo's output, at the precision that the machine picks and at full precision."""
     folder = tmp_path_factory.mktemp("demo")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     run = subprocess.run(
-        [sys.executable, "-m", "streampose", "run", "demo", "--to", "demo.mp4", "--to", "poses.jsonl"]
+        [str(installed / "bin" / "streampose"), "run", "demo", "--to", "demo.mp4", "--to", "poses.jsonl"]
         + ["--device", "cpu", "--dtype", request.param],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent), "HF_HUB_OFFLINE": "1"},
+        env={**environment, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=600,

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -35,32 +35,58 @@ def child(arguments: Sequence[str], cwd: Path, **environment: str) -> subprocess
     )
 
 
-def run(arguments: Sequence[str], cwd: Path) -> tuple[int, str, str]:
-    """Run the program in this process, which has loaded the libraries; return its exit code and what it wrote."""
+@contextlib.contextmanager
+def redirected(stdin: Path | str, stdout: int, stderr: int) -> Iterator[None]:
+    """Replace the standard streams of this process, as a shell does for the program."""
+    kept = [os.dup(number) for number in range(3)]
+    streams = sys.stdin, sys.stdout, sys.stderr
+    try:
+        with open(stdin, "rb") as opened:  # noqa: PTH123 - a path or a name
+            os.dup2(opened.fileno(), 0)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        sys.stdin, sys.stdout = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        yield
+    finally:
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # nobody reads it
+                stream.close()
+        sys.stdin, sys.stdout, sys.stderr = streams
+        for number, descriptor in enumerate(kept):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def run(
+    arguments: Sequence[str],
+    cwd: Path,
+    *,
+    stdin: Path | str = os.devnull,
+    stdout: int | None = None,
+    stderr: int | None = None,
+) -> tuple[int, str, str]:
+    """Run the program in this process, which has loaded the libraries; return its exit code and what it wrote.
+
+    What it writes to descriptors of the caller's is not returned.
+    """
     logger = logging.getLogger("streampose")
-    handlers, level, streams = logger.handlers, logger.level, (sys.stdout, sys.stderr)
-    kept = [os.dup(1), os.dup(2)]
-    with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
+    handlers, level = logger.handlers, logger.level
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
         try:
-            os.dup2(stdout.fileno(), 1)
-            os.dup2(stderr.fileno(), 2)
-            sys.stdout, sys.stderr = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(2), "w", buffering=1)
-            with contextlib.chdir(cwd):
+            with (
+                redirected(stdin, stdout or out.fileno(), stderr or err.fileno()),
+                contextlib.chdir(cwd),
+            ):
                 try:
                     code = main(list(arguments))
                 except SystemExit as error:
                     code = int(error.code or 0)
-            sys.stdout.close()
-            sys.stderr.close()
         finally:
-            sys.stdout, sys.stderr = streams
             logger.handlers, logger.level = handlers, level
-            for number, descriptor in enumerate(kept, 1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-        stdout.seek(0)
-        stderr.seek(0)
-        return code, stdout.read(), stderr.read()
+        out.seek(0)
+        err.seek(0)
+        return code, out.read(), err.read()
 
 
 def run_child(arguments: Sequence[str], cwd: Path, **environment: str) -> tuple[int, str, str]:

@@ -53,6 +53,7 @@ def test_wrong_flags_are_wrong_usage(arguments: list[str], says: str, capsys: py
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_hub")
 def test_passwords_are_told_by_no_error_and_no_traceback(tmp_path: Path) -> None:
     for arguments in (
         ["run", "rtsp://me:SEC ret@s@127.0.0.1:9/1", "--to", "null", "--debug"],
@@ -78,9 +79,10 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
         assert says in the_error(code, stderr, 1)
 
 
+@pytest.mark.usefixtures("no_hub")
 def test_an_unknown_network_is_one_line(tmp_path: Path) -> None:
     for flag in ("--pose", "--detector"):
-        code, _, stderr = run_child(["run", "demo", "--to", "null", flag, "nobody/nothing"], tmp_path)
+        code, _, stderr = run(["run", "demo", "--to", "null", flag, "nobody/nothing"], tmp_path)
         line = the_error(code, stderr, 1)
         assert "nobody/nothing" in line
         assert "hf download" in line

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import av
 import pytest
 
 from streampose.sinks.poses import read_poses
-from tests.cli.helpers import PROJECT, WITHIN_S, child, wait_for_lines
+from tests.cli.helpers import PROJECT, WITHIN_S, child, run, wait_for_lines
 from tests.clips import make_clip
 
 
@@ -32,52 +33,54 @@ def test_a_reader_that_goes_away_is_an_end(tmp_path: Path, tiny: list[str]) -> N
 
 def test_a_reader_that_goes_away_leaves_the_other_sinks_alone(tmp_path: Path, tiny: list[str]) -> None:
     make_clip(tmp_path / "clip.mp4", frames=60)
-    with child(["run", "clip.mp4", *tiny, "--to", "-", "--to", "out.jsonl", "--quiet"], tmp_path) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.wait(WITHIN_S) == 0
+    reading, writing = os.pipe()
+
+    def read_one_line() -> None:
+        with os.fdopen(reading) as reader:
+            reader.readline()
+
+    reader = threading.Thread(target=read_one_line)
+    reader.start()
+    try:
+        code, _, said = run(
+            ["run", "clip.mp4", *tiny, "--to", "-", "--to", "out.jsonl", "--quiet"], tmp_path, stdout=writing
+        )
+    finally:
+        os.close(writing)
+        reader.join()
+    assert (code, said) == (0, "")
+    assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 60
+
+
+def test_that_standard_error_is_full_does_not_matter(tmp_path: Path, tiny: list[str]) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=60)
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        assert run(["run", "clip.mp4", *tiny, "--to", "out.jsonl"], tmp_path, stderr=full.fileno())[0] == 0
     assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 60
 
 
 def test_that_nobody_reads_standard_error_does_not_matter(tmp_path: Path, tiny: list[str]) -> None:
     make_clip(tmp_path / "clip.mp4", frames=60)
-    full = os.open("/dev/full", os.O_WRONLY)
-    for how in ("full", "closed"):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streampose", "run", "clip.mp4", *tiny, "--to", f"{how}.jsonl"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
-            stderr=subprocess.PIPE if how == "closed" else full,
-        )
-        if process.stderr is not None:
-            process.stderr.close()
-        assert process.wait(WITHIN_S) == 0
-        assert len(list(read_poses(tmp_path / f"{how}.jsonl")[1])) == 60
-    os.close(full)
-
-
-def test_an_interrupt_counts_although_nobody_reads_standard_error(tmp_path: Path, tiny: list[str]) -> None:
-    make_clip(tmp_path / "clip.mp4", frames=4000)
     with child(["run", "clip.mp4", *tiny, "--to", "out.jsonl"], tmp_path) as process:
-        wait_for_lines(tmp_path / "out.jsonl", 20, process)
         assert process.stderr is not None
         process.stderr.close()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(WITHIN_S) == 130
+        assert process.wait(WITHIN_S) == 0
+    assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 60
 
 
-LONG = ["--to", "out.mp4", "--to", "out.jsonl"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_finishes_cleanly(tmp_path: Path, tiny: list[str], number: signal.Signals) -> None:
-    make_clip(tmp_path / "clip.mp4", frames=4000)
-    with child(["run", "clip.mp4", *tiny, *LONG], tmp_path) as process:
+@pytest.mark.parametrize(("number", "is_heard"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_an_interrupt_finishes_cleanly(
+    tmp_path: Path, tiny: list[str], long_clip: Path, number: signal.Signals, is_heard: bool
+) -> None:
+    """Also where nobody reads standard error."""
+    with child(["run", str(long_clip), *tiny, "--to", "out.mp4", "--to", "out.jsonl"], tmp_path) as process:
         wait_for_lines(tmp_path / "out.jsonl", 20, process)
+        assert process.stderr is not None
+        if not is_heard:
+            process.stderr.close()
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=WITHIN_S)
-    assert process.returncode == 130, stderr
+        stderr = process.communicate(timeout=WITHIN_S)[1] if is_heard else ""
+        assert process.wait(WITHIN_S) == 130, stderr
     assert "Traceback" not in stderr
     _, lines = read_poses(tmp_path / "out.jsonl")
     indices = [line["frame"] for line in lines]
@@ -87,9 +90,8 @@ def test_an_interrupt_finishes_cleanly(tmp_path: Path, tiny: list[str], number: 
         assert sum(1 for _ in container.decode(video=0)) == len(indices), "every sink has the same frames"
 
 
-def test_a_second_interrupt_forces_the_end(tmp_path: Path, tiny: list[str]) -> None:
-    make_clip(tmp_path / "clip.mp4", frames=4000)
-    with child(["run", "clip.mp4", *tiny, *LONG], tmp_path) as process:
+def test_a_second_interrupt_forces_the_end(tmp_path: Path, tiny: list[str], long_clip: Path) -> None:
+    with child(["run", str(long_clip), *tiny, "--to", "out.mp4", "--to", "out.jsonl"], tmp_path) as process:
         wait_for_lines(tmp_path / "out.jsonl", 20, process)
         process.send_signal(signal.SIGSTOP)  # so that both arrive before it can finish
         process.send_signal(signal.SIGINT)
@@ -138,10 +140,10 @@ def test_an_interrupt_that_a_library_swallows_while_loading_counts(tmp_path: Pat
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_killed_in_the_middle_leaves_readable_files(tmp_path: Path, tiny: list[str]) -> None:
-    make_clip(tmp_path / "clip.mp4", frames=4000)
-    with child(["run", "clip.mp4", *tiny, *LONG, "--to", "out.mkv"], tmp_path) as process:
-        wait_for_lines(tmp_path / "out.jsonl", 300, process)
+def test_killed_in_the_middle_leaves_readable_files(tmp_path: Path, tiny: list[str], long_clip: Path) -> None:
+    sinks = ["--to", "out.mp4", "--to", "out.jsonl", "--to", "out.mkv"]
+    with child(["run", str(long_clip), *tiny, *sinks], tmp_path) as process:
+        wait_for_lines(tmp_path / "out.jsonl", 200, process)
         process.kill()
         process.wait(WITHIN_S)
     lines = (tmp_path / "out.jsonl").read_bytes()

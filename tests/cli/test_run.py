@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import pytest
 
 from streampose.cli.main import main
 from streampose.sinks.poses import read_poses
-from tests.cli.helpers import PROJECT, WITHIN_S, run, run_child, the_error
+from tests.cli.helpers import run, run_child, the_error
 from tests.clips import make_clip
 
 
@@ -147,28 +144,10 @@ def test_a_camera_that_is_not_there_is_one_line(tmp_path: Path, tiny: list[str])
 
 def test_a_container_on_standard_input_and_the_counts_of_the_run(tmp_path: Path, tiny: list[str]) -> None:
     clip = make_clip(tmp_path / "clip.mkv", frames=50)
-    with clip.open("rb") as stdin:
-        ran = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "streampose",
-                "run",
-                "cam=-",
-                *tiny,
-                "--to",
-                "{source}.jsonl",
-                "--stats",
-                "stats.json",
-            ],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
-            stdin=stdin,
-            capture_output=True,
-            text=True,
-            timeout=WITHIN_S,
-        )
-    assert ran.returncode == 0, ran.stderr
+    code, _, stderr = run(
+        ["run", "cam=-", *tiny, "--to", "{source}.jsonl", "--stats", "stats.json"], tmp_path, stdin=clip
+    )
+    assert code == 0, stderr
     assert len(list(read_poses(tmp_path / "cam.jsonl")[1])) == 50
     stats = json.loads((tmp_path / "stats.json").read_text())
     counts = stats["sources"]["cam"]
@@ -194,8 +173,10 @@ def test_several_recordings_named_on_the_command_line_and_in_a_file(tmp_path: Pa
     assert len(list(read_poses(tmp_path / "two-all.jsonl")[1])) == 25, "a flag wins over the file"
 
 
-def test_a_step_that_does_not_come_back_is_one_line(tmp_path: Path) -> None:
-    code, _, stderr = run_child(["run", "demo", "--to", "null", "--stall-timeout", "0.0001", "--quiet"], tmp_path)
+def test_a_step_that_does_not_come_back_is_one_line(tmp_path: Path, tiny: list[str]) -> None:
+    """In a process of its own, which it ends at once."""
+    words = ["run", "demo", *tiny, "--to", "null", "--stall-timeout", "0.0001", "--quiet"]
+    code, _, stderr = run_child(words, tmp_path)
     assert "aborted" in the_error(code, stderr, 1)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from streampose.cli.terminal import CLEAR
-from tests.cli.helpers import WITHIN_S, child, on_a_terminal
+from tests.cli.helpers import on_a_terminal, run
 
 
 def test_the_status_is_drawn_while_every_source_is_away(tmp_path: Path, tiny: list[str]) -> None:
@@ -22,9 +24,11 @@ def test_the_status_is_drawn_while_every_source_is_away(tmp_path: Path, tiny: li
     assert "Traceback" not in shown
 
 
-def test_a_status_line_is_written_while_the_source_is_away(tmp_path: Path, tiny: list[str]) -> None:
-    with child(["run", "rtsp://127.0.0.1:9/1", *tiny, "--to", "null", "--give-up-after", "11"], tmp_path) as process:
-        _, stderr = process.communicate(timeout=WITHIN_S)
-    assert process.returncode == 1
+def test_a_status_line_is_written_while_the_source_is_away(
+    tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streampose.cli.status.LOG_EVERY_S", 2.0)  # instead of 10
+    code, _, stderr = run(["run", "rtsp://127.0.0.1:9/1", *tiny, "--to", "null", "--give-up-after", "3"], tmp_path)
+    assert code == 1
     assert stderr.count("127.0.0.1_9_1 is unavailable: refused") == 1
     assert stderr.count("127.0.0.1_9_1 opening: refused") == 1
