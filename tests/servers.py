@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
 import shutil
 import signal
@@ -296,6 +297,7 @@ class RtspServer(Server):
         return sorted(self.folder.glob("record-*.ts"), key=lambda path: int(path.stem.removeprefix("record-")))
 
 
+@functools.cache
 def has_gstreamer() -> bool:
     """Whether the system's Python has the bindings of GStreamer's RTSP server."""
     code = "import gi; gi.require_version('GstRtspServer', '1.0')"

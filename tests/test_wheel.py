@@ -31,7 +31,8 @@ def test_an_installed_program_finds_its_own_files(installed: Path, tmp_path: Pat
             "-c",
             "from streampose.networks.checkpoints import assets_folder, demo_clip, resolve; "
             "from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE; "
-            "print(assets_folder(), demo_clip(), resolve(DEFAULT_POSE), resolve(DEFAULT_DETECTOR), sep='\\n')",
+            "networks = [resolve(name).folder for name in (DEFAULT_POSE, DEFAULT_DETECTOR)]; "
+            "print(assets_folder(), demo_clip(), *networks, sep='\\n')",
         ],
         cwd=tmp_path,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},

@@ -89,11 +89,13 @@ def run(
         return code, out.read(), err.read()
 
 
-def run_child(arguments: Sequence[str], cwd: Path, **environment: str) -> tuple[int, str, str]:
+def run_child(
+    arguments: Sequence[str], cwd: Path, within_s: float = WITHIN_S, **environment: str
+) -> tuple[int, str, str]:
     """Run the program in a process of its own, where that or the environment is what is tested."""
     with child(arguments, cwd, **environment) as process:
         try:
-            stdout, stderr = process.communicate(timeout=WITHIN_S)
+            stdout, stderr = process.communicate(timeout=within_s)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -132,15 +132,15 @@ def outage_lengths(count: int, longest_s: float) -> list[float]:
     return [lengths.uniform(0.2, longest_s) for _ in range(count)]
 
 
-@pytest.mark.parametrize("outages", [3, pytest.param(20, marks=LONG)])
-def test_a_camera_that_dies_and_returns(camera: RtspServer, rtmp: RtmpServer, outages: int) -> None:
+@pytest.mark.parametrize(("outages", "longest_s"), [(3, 2.0), pytest.param(20, 4.0, marks=LONG)])
+def test_a_camera_that_dies_and_returns(camera: RtspServer, rtmp: RtmpServer, outages: int, longest_s: float) -> None:
     used_mb, returns_s = [], []
     with running([feed(camera.url(), open_sink(rtmp.url("out")))]) as run:
         wait_until(run.flows)
         wait_until_published(rtmp)
         with Player(rtmp.url("out")) as player:
             player.wait_for(lambda shown: shown.is_fresh(FPS))
-            for length_s in outage_lengths(outages, 4.0):
+            for length_s in outage_lengths(outages, longest_s):
                 camera.kill()
                 time.sleep(length_s)
                 camera.restart()  # returns when the server listens
@@ -164,7 +164,7 @@ def test_a_camera_that_hangs_gives_no_old_pictures(camera: RtspServer, rtmp: Rtm
         with Player(rtmp.url("out")) as player:
             player.wait_for(lambda shown: shown.is_fresh(FPS))
             camera.pause()
-            time.sleep(3.0)
+            time.sleep(2.0)
             camera.resume()
             wait_until(run.flows)
             time.sleep(1.0)
@@ -182,8 +182,8 @@ def test_a_player_server_that_dies_or_hangs_does_not_touch_the_run(camera: RtspS
         wait_until_published(rtmp)
         for trouble, end in ((rtmp.kill, rtmp.restart), (rtmp.pause, rtmp.resume)):
             trouble()
-            for _ in range(6):
-                time.sleep(0.5)
+            for _ in range(8):
+                time.sleep(0.25)
                 assert run.flows(), "the pipeline goes on"
             end()
             wait_until_published(rtmp)
@@ -198,50 +198,33 @@ def test_a_player_server_that_dies_or_hangs_does_not_touch_the_run(camera: RtspS
     assert published["written"] == published["published"] + published["dropped"]["disconnected"]
 
 
-def test_a_camera_that_returns_with_another_picture_size(tmp_path: Path, rtmp: RtmpServer) -> None:
-    port = free_port()
-    with ExitStack() as servers:
-        first = servers.enter_context(RtspServer(tmp_path / "a", port=port, size=(640, 360), fps=FPS))
-        with running([feed(first.url(), open_sink(rtmp.url("out")))]) as run:
-            wait_until(run.flows)
-            wait_until_published(rtmp)
-            with Player(rtmp.url("out")) as player:
-                player.wait_for(lambda shown: shown.is_fresh(FPS))
-                first.kill()
-                servers.enter_context(RtspServer(tmp_path / "b", port=port, size=(1280, 720), fps=FPS))
-                player.wait_for(lambda shown: shown.is_fresh(FPS))
-                assert player.playing
-                assert {shown.size for shown in player.shown} == {(640, 360)}, "the stream keeps its first size"
-
-
-@pytest.mark.parametrize(
-    "after",
-    [{"size": (1920, 1080)}, {"codec": "h265"}, {"codec": "jpeg", "fps": 5}],
-    ids=["1080p", "H.265", "MJPEG at half the rate"],
-)
-def test_a_camera_that_returns_as_another(tmp_path: Path, rtmp: RtmpServer, after: dict[str, Any]) -> None:
+def test_a_camera_that_returns_as_another(tmp_path: Path, rtmp: RtmpServer) -> None:
     port, before = free_port(), {"size": (1280, 720), "fps": 10}
-    sinks = open_sink(rtmp.url("out")), open_sink(tmp_path / "all.mp4"), open_sink(tmp_path / "{time}.mkv", segment_s=3)
+    others = {"1080p": {"size": (1920, 1080)}, "h265": {"codec": "h265"}, "mjpeg": {"codec": "jpeg", "fps": 5}}
+    sinks = open_sink(rtmp.url("out")), open_sink(tmp_path / "all.mp4"), open_sink(tmp_path / "{time}.mkv", segment_s=2)
     with RtspServer(tmp_path / "before", port=port, **before) as first, running([feed(first.url(), *sinks)]) as run:
         wait_until(lambda: run.flows(within_s=0.5))
         wait_until_published(rtmp)
         with Player(rtmp.url("out")) as player:
             player.wait_for(lambda shown: shown.is_fresh(10))
             first.kill()
-            with RtspServer(tmp_path / "after", port=port, **{**before, **after}) as second:
-                player.wait_for(lambda shown: shown.is_fresh(second.fps))
-                time.sleep(3.0)
-                assert player.playing
-                assert {shown.size for shown in player.shown} == {(1280, 720)}, "the stream keeps its first size"
-                stats = run.stop()
-    assert stats["sources"]["cam"]["reconnects"] == 1
+            for name, after in others.items():
+                with RtspServer(tmp_path / name, port=port, **{**before, **after}) as other:
+                    player.wait_for(lambda shown: shown.is_fresh(other.fps))
+                    time.sleep(2.0)
+                    assert player.playing
+                    assert {shown.size for shown in player.shown} == {(1280, 720)}, "the stream keeps its first size"
+            stats = run.stop()
+    assert stats["sources"]["cam"]["reconnects"] == len(others)
     assert {name: sink["error"] for name, sink in stats["sinks"].items() if sink["error"]} == {}
     written = [stats["sinks"][sink.text]["written"] for sink in sinks[1:]]
     recordings = {path: shown_in(path) for path in (tmp_path / "all.mp4", *sorted(tmp_path.glob("*.mkv")))}
     whole, *segments = recordings.values()
     assert [len(whole), sum(map(len, segments))] == written
     assert {size for _, size in whole} == {(1280, 720)}
-    assert segments[-1][0][1] == after.get("size", (1280, 720)), "a new file begins with the picture's own size"
+    begun = [segment[0][1] for segment in segments]
+    assert (1920, 1080) in begun, "a new file begins with the picture's own size"
+    assert begun[0] == begun[-1] == (1280, 720)
     for times_s in ([time_s for time_s, _ in shown] for shown in recordings.values()):
         assert times_s == sorted(set(times_s))
 
@@ -292,7 +275,7 @@ def test_dead_and_hung_cameras_cost_the_healthy_ones_nothing(tmp_path: Path) -> 
                 if sick:
                     wait_until(lambda run=run: run.flows("hung"))  # type: ignore[misc]
                     hung.pause()
-                time.sleep(4.0)
+                time.sleep(3.0)
                 stats = run.stop()["sources"]
             for name, counts in delivered.items():
                 counts.append(stats[name])
@@ -311,12 +294,12 @@ def test_the_picture_is_fresh_when_it_is_shown(camera: RtspServer, rtmp: RtmpSer
             player.wait_for(lambda shown: shown.is_fresh(FPS))
             time.sleep(1.0)
             known = len(player.shown)
-            time.sleep(4.0)
+            time.sleep(3.0)
             ages_ms = 1000 * np.array([shown.age_s(FPS) for shown in player.shown[known:]])
         p50, p95 = np.percentile(ages_ms, [50, 95])
         stats = run.stop()["sources"]["cam"]
     print(f"camera to player: p50 {p50:.0f} ms, p95 {p95:.0f} ms; within the pipeline: {stats['latency_ms']}")
-    assert len(ages_ms) > 3 * FPS
+    assert len(ages_ms) > 2 * FPS
     assert p50 < 400
     assert stats["latency_ms"]["p50"] < 60
 
@@ -339,7 +322,7 @@ def faults(cameras: list[RtspServer], rtmp: RtmpServer, seconds: float, every_s:
 @pytest.mark.parametrize(
     ("seconds", "every_s", "may_grow_mb"),
     [
-        (30.0, 6.0, 80),  # in so short a time decoders and encoders still take what they need
+        (16.0, 5.0, 80),  # in so short a time decoders and encoders still take what they need
         pytest.param(float(os.environ.get("SOAK_S", "3600")), 60.0, 20, marks=LONG),
     ],
 )
@@ -375,13 +358,13 @@ def test_a_link_that_goes_down_and_comes_up(tmp_path: Path) -> None:
         running([feed(camera.url())]) as run,
     ):
         wait_until(run.flows)
-        for down_s in (2.0, 8.0):
+        for down_s in (1.0, 7.0):
             camera_host.link("down")
             time.sleep(down_s)
             assert not run.flows()
             camera_host.link("up")
             print(f"down for {down_s} s: flows again after {wait_until(run.flows, 8):.2f} s")
-            time.sleep(1.5)
+            time.sleep(1.0)
             assert run.flows()
         latency_ms = run.stop()["sources"]["cam"]["latency_ms"]
     assert latency_ms["p99"] < 200

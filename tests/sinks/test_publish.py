@@ -87,7 +87,7 @@ def test_a_hung_server_gets_fresh_pictures_when_it_goes_on(rtmp: RtmpServer, gra
             # It depends on the system's buffers and on the machine's speed when they are full.
             wait_until(lambda: sink.status()["state"] != "publishing", within_s=60.0)
         else:
-            time.sleep(4.0)
+            time.sleep(3.5)  # longer than a write may take
             assert sink.status()["state"] == "publishing"
         rtmp.resume()
         assert wait_until(lambda: sink.status()["state"] == "publishing") < 2.0
@@ -138,7 +138,7 @@ def test_publishing_over_tls(rtmp: RtmpServer, tmp_path: Path) -> None:
 def test_a_slow_camera_is_not_away(rtmp: RtmpServer) -> None:
     every_s = NO_SIGNAL_AFTER_S + 0.5
     with opened(rtmp.url("cam"), run_info(fps=None)) as sink, ExitStack() as playing:
-        for number in range(5):
+        for number in range(4):
             if number == 2:
                 player = playing.enter_context(Player(rtmp.url("cam")))
             sink.write(result(number * every_s, numbered_image(number, SIZE)))
@@ -146,7 +146,7 @@ def test_a_slow_camera_is_not_away(rtmp: RtmpServer) -> None:
             while time.monotonic() - written_s < every_s:
                 time.sleep(0.25)
                 sink.idle()
-        wait_until(lambda: player.shown[-1].number == 4)
+        wait_until(lambda: player.shown and player.shown[-1].number == 3)
         assert min(shown.brightness for shown in player.shown) > 60, "none of its pictures is marked"
 
 
@@ -191,16 +191,24 @@ def recorded_numbers(path: Path) -> list[tuple[float, int]]:
 
 @pytest.mark.parametrize(
     ("digest", "password"),
-    [(False, "p/s@5%"), (True, "p/s@5%"), (True, "/p"), (False, "12/34")],
-    ids=["basic", "digest", "a slash first", "like a port and a path"],
+    [(False, "p/s@5%"), (True, "/p"), (False, "12/34")],
+    ids=["basic", "a slash first", "like a port and a path"],
 )
-def test_a_recording_arrives_whole_at_an_rtsp_server_and_at_its_own_pace(
-    tmp_path: Path, digest: bool, password: str
-) -> None:
+def test_an_rtsp_server_takes_the_password(tmp_path: Path, digest: bool, password: str) -> None:
+    with (
+        RtspServer(tmp_path, user="me", password=password, digest=digest) as server,
+        opened(server.url("record", f"me:{password}"), run_info(is_live=False), give_up_after_s=0) as sink,
+    ):
+        for index in range(5):
+            sink.write(result(100 + index / FPS, numbered_image(index, SIZE)))
+        assert sink.status()["published"] == 5
+
+
+def test_a_recording_arrives_whole_at_an_rtsp_server_and_at_its_own_pace(tmp_path: Path) -> None:
     frames = 40
-    with RtspServer(tmp_path, user="me", password=password, digest=digest) as server:
+    with RtspServer(tmp_path, user="me", password="p/s@5%", digest=True) as server:
         began_s = time.monotonic()
-        with opened(server.url("record", f"me:{password}"), run_info(is_live=False), give_up_after_s=0) as sink:
+        with opened(server.url("record", "me:p/s@5%"), run_info(is_live=False), give_up_after_s=0) as sink:
             for index in range(frames):
                 sink.write(result(100 + index / FPS, numbered_image(index, SIZE)))
             elapsed_s = time.monotonic() - began_s

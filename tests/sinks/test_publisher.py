@@ -99,7 +99,7 @@ def test_a_black_hole_holds_up_neither_write_nor_close_nor_the_interpreter() -> 
         sink = opened(f"rtmp://127.0.0.1:{hole.getsockname()[1]}/live/cam")
         heart.start()
         with Camera(sink) as camera:
-            time.sleep(2.0)
+            time.sleep(1.0)
             assert sink.status()["state"] == "connecting"
         began_s = time.monotonic()
         sink.close()

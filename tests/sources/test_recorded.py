@@ -126,8 +126,9 @@ class TestVideo:
             before = decoded()
             gc.disable()
             try:
-                for _ in source.frames():
-                    assert decoded() < before + 20
+                for frame in source.frames():
+                    if frame.index in (30, 59):  # to look at every object takes long
+                        assert decoded() < before + 20
             finally:
                 gc.enable()
 
