@@ -7,7 +7,9 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -17,7 +19,7 @@ import streampose
 from streampose.frames import NO_TRACK, Result, RunInfo
 from streampose.networks.workers import worker_count
 from tests import tiny as networks
-from tests.clips import make_clip, read_number
+from tests.clips import make_clip, numbered_image, read_number
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,36 @@ def test_results_from_a_clip(tmp_path: Path, tiny: dict[str, str]) -> None:
         assert not np.shares_memory(result.drawn, result.frame.image)
         seen += 1
     assert seen == 20
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_identities_and_smoothing_can_be_turned_off(tmp_path: Path, tiny: dict[str, str], every: int) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=12)
+    options: dict[str, Any] = {**tiny, "box_threshold": 0.0, "max_people": 2, "detect_every": every}
+    on = list(streampose.stream(clip, **options))
+    assert all(result.people.smooth_xy is not None for result in on)
+    for result in streampose.stream(clip, **options, track=False):
+        assert set(result.people.track_ids.tolist()) <= {NO_TRACK}
+        assert result.people.smooth_xy is None
+    assert all(result.people.smooth_xy is None for result in streampose.stream(clip, **options, smooth="off"))
+
+
+def test_smoothed_keypoints_can_replace_the_raw_ones(tmp_path: Path, tiny: dict[str, str]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=12)
+    options: dict[str, Any] = {**tiny, "box_threshold": 0.0, "max_people": 2}
+    beside = list(streampose.stream(clip, **options))
+    for result, both in zip(streampose.stream(clip, **options, smooth="data"), beside, strict=True):
+        assert result.people.smooth_xy is None
+        assert both.people.smooth_xy is not None
+        np.testing.assert_allclose(result.people.keypoints_xy, both.people.smooth_xy, atol=0.05)
+
+
+def test_stills_have_no_identities(tmp_path: Path, tiny: dict[str, str]) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), numbered_image(1))
+    for result in streampose.stream(tmp_path, **tiny, box_threshold=0.0, max_people=2):
+        assert set(result.people.track_ids.tolist()) == {NO_TRACK}
+        assert result.people.smooth_xy is None
 
 
 class Collecting(streampose.Sink):

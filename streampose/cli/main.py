@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from streampose._version import __version__
 from streampose.addresses import redact, redact_address
 from streampose.cli import bench, models, run
-from streampose.cli.process import INTERRUPTED, ended_by_sigterm
+from streampose.cli.process import INTERRUPTED, ended_by_signals
 from streampose.cli.terminal import LogToPeople, say_error, say_traceback
 from streampose.errors import StalledError, StreamposeError, describe
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("streampose").setLevel(logging.INFO)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        with ended_by_sigterm():
+        with ended_by_signals():
             return command(arguments)
     except StreamposeError as error:
         if arguments.debug:

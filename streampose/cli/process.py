@@ -35,21 +35,30 @@ def set_up_process() -> None:
         libc.mallopt(trim_threshold, 256 * 2**20)
 
 
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Make SIGTERM end the block like Ctrl-C. By default, the first process of a container ignores SIGTERM."""
+class _Ending:
+    """A signal handler that raises `KeyboardInterrupt`, and remembers it: some libraries swallow it during import."""
 
-    def end(_number: int, _frame: FrameType | None) -> None:
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
         raise KeyboardInterrupt
 
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Make Ctrl-C and SIGTERM end the block. By default, the first process of a container ignores SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    end = _Ending()
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -57,7 +66,13 @@ def interrupts(pipeline: Pipeline) -> Iterator[Callable[[], bool]]:
     """Make the first Ctrl-C (or SIGTERM) finish the run cleanly, and the second one end the process at once.
 
     Yields a function that returns whether there was one.
+
+    Raises:
+        KeyboardInterrupt: there was one before, which was swallowed.
     """
+    ending = signal.getsignal(signal.SIGINT)
+    if isinstance(ending, _Ending) and ending.asked:
+        raise KeyboardInterrupt
     count = 0
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

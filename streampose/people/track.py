@@ -208,6 +208,8 @@ class Tracker:
         is_hidden = pts_s - self._known["seen_s"] <= HIDDEN_FOR_S
         is_hidden[rows[rows != NOBODY]] = False
         hidden = self._known[is_hidden]
+        if len(seen.people) + len(hidden) < 2:
+            return np.zeros(len(seen.people), np.bool_)
         steps, _ = shifts(hidden, pts_s)
         return covered_shares(seen.people.boxes_xyxy, hidden["xyxy"] + np.tile(steps, 2)) >= COVERED_SHARE
 

@@ -20,7 +20,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from streampose.errors import describe
-from streampose.sources.decode import late_start_s, open_recording, packets_of, video_stream
+from streampose.sources.decode import RESTART_S, late_start_s, open_recording, packets_of, video_stream
 from streampose.sources.recorded import STILLS_PER_S
 from streampose.sources.source import Reading
 
@@ -34,9 +34,6 @@ CUT_AFTER_S = 1.0
 SILENT_AFTER_S = 60.0
 """Omit a track that has no packet within this time: MP4 keeps all packets in memory until each track has one."""
 
-
-_JUMP_S = 1
-"""A larger backward jump in time starts the next of several joined recordings. The same rule applies to the video."""
 
 MAX_EARLY_PACKETS = 1000
 """20 s of AAC. Sound that waits longer than this for its video is omitted."""
@@ -188,7 +185,7 @@ class _Parts:
         ticks = packet.pts if packet.dts is None else packet.dts  # DTS always increases
         if ticks is not None:
             at_s = ticks * packet.time_base
-            if at_s < self._last_s.get(stream, at_s) - _JUMP_S:
+            if at_s < self._last_s.get(stream, at_s) - RESTART_S:
                 self._part[stream] = self._part.get(stream, 0) + 1
             self._last_s[stream] = at_s
         part = self._part.get(stream, 0)

@@ -113,6 +113,9 @@ def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[A
         yield from container.demux(*streams)
 
 
+RESTART_S = 0.4
+"""A larger backward jump in time starts the next of several joined recordings."""
+
 LATE_START_S = 10.0
 """A recording that starts later than this is treated as cut from a longer one. A small offset is kept as it is."""
 

@@ -28,7 +28,7 @@ from av.video.stream import VideoStream
 from streampose.errors import SourceError
 from streampose.frames import Captured, Frame, Image, Shrink, SourceInfo
 from streampose.sources.convert import NO_CROP, Crop, FrameConverter, colours_of, ffmpeg_reason
-from streampose.sources.decode import Decoding, Lost, late_start_s, open_recording, packets_of, video_stream
+from streampose.sources.decode import RESTART_S, Decoding, Lost, late_start_s, open_recording, packets_of, video_stream
 from streampose.sources.matroska import crops_of
 from streampose.sources.source import Reading, Source
 
@@ -205,7 +205,8 @@ class _Clock:
 
     def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
         self._step = max(1, round(1 / (rate or STILLS_PER_S) / time_base))
-        self._jump = max(1, round(1 / time_base))  # one second in ticks
+        # A few frames can be out of order at a low rate.
+        self._jump = max(1, round(RESTART_S / time_base), 4 * self._step)
         self._offset = 0
         self._last: int | None = None
 

@@ -116,6 +116,30 @@ def test_an_interrupt_while_loading_is_quiet(tmp_path: Path) -> None:
     assert "Traceback" not in stderr
 
 
+def test_an_interrupt_that_a_library_swallows_while_loading_counts(tmp_path: Path, tiny: list[str]) -> None:
+    program = (
+        "import signal, sys\n"
+        "import streampose.cli.main as program\n"
+        "stream = program.run.stream\n"
+        "def loading(*arguments, **options):\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "    return stream(*arguments, **options)\n"
+        "program.run.stream = loading\n"
+        "sys.exit(program.main(['run', 'demo', '--to', 'out.jsonl', *sys.argv[1:]]))\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program, *tiny],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        timeout=120,
+    )
+    assert process.returncode == 130
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_killed_in_the_middle_leaves_readable_files(tmp_path: Path, tiny: list[str], long_clip: Path) -> None:
     sinks = ["--to", "out.mp4", "--to", "out.jsonl", "--to", "out.mkv"]
     with child(["run", str(long_clip), *tiny, *sinks], tmp_path) as process:

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from streampose.frames import NO_TRACK, Boxes, Image, People
+from streampose.frames import NO_TRACK, Boxes, Image, People, Skeleton
 from streampose.networks.checkpoints import assets_folder
 from streampose.people.track import MOST_KNOWN, Tracker
 from tests.people.scene import BLUE, GREEN, GREY, RED, SKELETON, Body, paint, people_of
@@ -143,6 +143,18 @@ def test_after_a_change_of_scene_people_are_recognized_by_their_looks_alone() ->
     tracker.scene_changed()
     assert len(tracker.expected(2.0, 480, 640)) == 0
     assert play(lambda _: [Body(150, GREEN), Body(550, RED)], 2 + frames(1), tracker)[-1] == [2, 1]
+
+
+@pytest.mark.parametrize("edges", [(), ((0, 1),)])
+def test_any_skeleton_is_tracked(edges: tuple[tuple[int, int], ...]) -> None:
+    tracker = Tracker(Skeleton(("tip", "end"), edges, ()))
+    for index in range(10):
+        bodies = [Body(100 + 3 * index, RED), Body(500, GREEN)]
+        people = people_of(bodies)
+        people = replace(
+            people, keypoints_xy=people.keypoints_xy[:, [0, 16]], keypoint_scores=people.keypoint_scores[:, [0, 16]]
+        )
+        assert tracker.update(people, paint(bodies), index / 25).track_ids.tolist() == [1, 2]
 
 
 def test_frames_of_another_size_are_another_scene() -> None:

@@ -216,8 +216,10 @@ def test_a_recording_arrives_whole_at_an_rtsp_server_and_at_its_own_pace(tmp_pat
             for index in range(frames, 2 * frames):
                 sink.write(result(100 + index / FPS, numbered_image(index, SIZE)))
         wait_until(lambda: [path for path in server.recordings() if path.stat().st_size])
-        time.sleep(0.5)
         (recording,) = server.recordings()
+        size_bytes = 0
+        while size_bytes != (size_bytes := recording.stat().st_size):  # the server still writes
+            time.sleep(1.0)
         shown = recorded_numbers(recording)
     assert sink.status()["published"] == 2 * frames
     assert elapsed_s >= (frames - 1) / FPS

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from streampose.frames import Frame
@@ -55,7 +56,9 @@ class TestStandardInput:
             os.close(reading)
             assert child.stdout is not None
             child.stdout.readline()
-            time.sleep(2.0)
+            process, busy_s = psutil.Process(child.pid), -1.0
+            while busy_s != (busy_s := process.cpu_times().user):  # until it waits for its input
+                time.sleep(0.5)
             child.send_signal(signal.SIGINT)
             try:
                 _, said = child.communicate(timeout=20)
