@@ -146,7 +146,7 @@ def test_a_slow_camera_is_not_away(rtmp: RtmpServer) -> None:
             while time.monotonic() - written_s < every_s:
                 time.sleep(0.25)
                 sink.idle()
-        wait_until(lambda: player.shown[-1].number == 4)
+        wait_until(lambda: player.shown and player.shown[-1].number == 4)
         assert min(shown.brightness for shown in player.shown) > 60, "none of its pictures is marked"
 
 
