@@ -17,7 +17,7 @@ from streampose.people import REMEMBER_S
 from streampose.sinks.sink import SharedSink, Sink
 
 if TYPE_CHECKING:
-    from streampose.annotate import ColourBy, Style
+    from streampose.drawing.annotator import ColourBy, Style
     from streampose.networks.detector import PersonDetector
     from streampose.networks.geometry import Blur
     from streampose.networks.pose import PoseEstimator
@@ -140,7 +140,7 @@ def stream(
             opened, [origin.info for origin in origins], wanted, overwrite=asked.overwrite, segment_s=asked.segment_s
         )
         # After the cheap checks, because these imports take seconds.
-        from streampose.annotate import Annotator
+        from streampose.drawing.annotator import Annotator
         from streampose.networks.detectors import load_detector
         from streampose.networks.device import default_batches, pick_device, pick_dtype
         from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator

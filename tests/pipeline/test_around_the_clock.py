@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import pytest
 
-from streampose.annotate import Annotator
+from streampose.drawing.annotator import Annotator
 from streampose.frames import Boxes, SourceInfo
 from streampose.pipeline.parts import Feed
 from streampose.pipeline.pipeline import Pipeline
