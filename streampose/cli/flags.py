@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from streampose.errors import UsageError
-from streampose.options import SINKS, Option, options_of
+from streampose.kinds import SINKS
+from streampose.options import Option, options_of
 
 
 def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
