@@ -201,6 +201,14 @@ OPTIONS = (
         _DRAWING,
     ),
     Option(
+        "mirror",
+        SWITCH,
+        None,
+        "show the window mirrored, or not (default: mirrored for a camera of this machine)",
+        _DRAWING,
+    ),
+    Option("fullscreen", SWITCH, False, "show the window on the full screen", _DRAWING),
+    Option(
         "stream",
         INDEX,
         None,

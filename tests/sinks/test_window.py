@@ -22,11 +22,12 @@ from tests.sinks.helpers import child, next_line
 WINDOW = """
     import sys, threading, time
     from streampose.errors import StreamposeError
+    from streampose.sinks.desk import WindowSettings
     from streampose.sinks.open import open_sink
     import numpy as np
 
     try:
-        sink = open_sink("window", window_title="a title")
+        sink = open_sink("window", window=WindowSettings("a title"))
     except StreamposeError as error:
         print(type(error).__name__, error)
         sys.exit(error.exit_code)
