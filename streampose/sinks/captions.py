@@ -11,7 +11,7 @@ import numpy as np
 from streampose.frames import Image
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_WHITE, _BLACK, _RED = (255, 255, 255), (0, 0, 0), (0, 0, 230)
+_WHITE, _RED = (255, 255, 255), (0, 0, 230)
 _LINE = 1.7
 """Distance of two lines, as a multiple of a capital letter's height."""
 
@@ -25,9 +25,12 @@ def text_scale(picture: Image) -> float:
 
 
 def write_line(picture: Image, text: str, corner: Corner, scale: float) -> None:
-    """Write one line into a corner of `picture`, (H, W, 3) uint8 BGR, in place."""
-    (_, height), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    """Write one line on a dark ground into a corner of `picture`, (H, W, 3) uint8 BGR, in place."""
+    if not text:
+        return
+    (width, height), _ = cv2.getTextSize(text, _FONT, scale, 1)
     y = 2 * height if corner == "top left" else picture.shape[0] - height
+    picture[max(y - 3 * height // 2, 0) : y + height // 2, height // 2 : width + 3 * height // 2] //= 4
     _write(picture, text, (height, y), scale)
 
 
@@ -53,9 +56,7 @@ def mark_recording(picture: Image) -> None:
 
 
 def _write(picture: Image, text: str, place: tuple[int, int], scale: float) -> None:
-    thick = max(1, round(1.5 * scale))
-    for color, thickness in ((_BLACK, thick + 2), (_WHITE, thick)):
-        cv2.putText(picture, text, place, _FONT, scale, color, thickness, cv2.LINE_AA)
+    cv2.putText(picture, text, place, _FONT, scale, _WHITE, max(1, round(1.5 * scale)), cv2.LINE_AA)
 
 
 def blank(height: int, width: int) -> Image:

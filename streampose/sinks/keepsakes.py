@@ -45,7 +45,7 @@ class Keepsakes:
 
     def start(self) -> None:
         """Record every picture from now on. Raises `SinkError` and `UsageError`."""
-        recording = SegmentsSink(Path("{source}-{time}.mp4"))
+        recording = SegmentsSink(Path(f"{self._run.source.source_id}-{{time}}.mp4"))
         recording.open(self._run)
         self._recording = recording
 

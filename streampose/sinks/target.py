@@ -57,7 +57,10 @@ def check_folder(folder: Path, name: str) -> None:
         UsageError: a part of the path is a file.
         SinkError: writing to the nearest existing folder is not permitted.
     """
-    nearest = folder.absolute()
+    try:
+        nearest = folder.absolute()
+    except OSError as error:  # the current folder is gone
+        raise failed(name, error) from error
     while (kind := _kind(nearest, name)) is None:
         nearest = nearest.parent
     if kind != stat.S_IFDIR:

@@ -115,21 +115,24 @@ class WindowSink(_ViewSink):
         desk, pts_s = self._desk, result.frame.pts_s
         if source.is_live and desk.is_paused:
             return desk.stay_until(0.0)
-        due_s = time.monotonic()
         if self._due_s is not None and not source.is_live:
             # Count from the previous frame, so that frames after a late one are never shown faster than recorded.
-            due_s = max(self._due_s + pts_s - self._shown_pts_s, due_s)
-            if not desk.stay_until(due_s) or not self._wait_for_a_pause():
+            self._due_s = max(self._due_s + pts_s - self._shown_pts_s, time.monotonic())
+            if not desk.stay_until(self._due_s):
                 return False
-            due_s = max(due_s, time.monotonic())
-        self._shown_pts_s, self._due_s = pts_s, due_s
+            if desk.is_paused:
+                if not self._wait_for_a_pause():
+                    return False
+                self._due_s = time.monotonic()
+        self._shown_pts_s = pts_s
         self._view.put(result)
         desk.update(pts_s)
+        self._due_s = self._due_s or time.monotonic()  # opening the window takes longer than a frame
         if source.frame_count == 1:
             while not desk.interrupted and desk.stay_until(time.monotonic() + 1.0):
                 pass
             return False
-        return desk.stay_until(due_s)
+        return desk.stay_until(0.0)
 
 
 class _Whole(Layout):
