@@ -77,7 +77,7 @@ def test_the_person_whom_the_tracker_recognises_later_is_kept_on() -> None:
     ]
     only = Only(7)
     beside, newer = {1: NEAR, 2: FAR}, {1: NEAR, 9: MIDDLE}
-    assert kept(only, [(0.0, {1: NEAR, 7: MIDDLE}), (0.04, beside), (0.08, newer)]) == [[7], [], []], "somebody else"
+    assert kept(only, [(0.0, first), (0.04, beside), (0.08, newer)]) == [[7], [], []], "somebody else"
 
 
 @pytest.mark.parametrize("whom", [0, -1, "left", 1.5])
