@@ -69,15 +69,10 @@ def test_another_choice_while_it_runs() -> None:
 
 def test_the_person_whom_the_tracker_recognises_later_is_kept_on() -> None:
     """They come back as 7, and turn out to be 2."""
-    only = Only(7)
-    assert kept(only, [(0.0, {1: NEAR, 7: MIDDLE}), (0.04, {1: NEAR, 2: MIDDLE}), (0.08, {2: MIDDLE})]) == [
-        [7],
-        [2],
-        [2],
-    ]
-    only = Only(7)
+    first, renamed = {1: NEAR, 7: MIDDLE}, {1: NEAR, 2: MIDDLE}
+    assert kept(Only(7), [(0.0, first), (0.04, renamed), (0.08, {2: MIDDLE})]) == [[7], [2], [2]]
     beside, newer = {1: NEAR, 2: FAR}, {1: NEAR, 9: MIDDLE}
-    assert kept(only, [(0.0, first), (0.04, beside), (0.08, newer)]) == [[7], [], []], "somebody else"
+    assert kept(Only(7), [(0.0, first), (0.04, beside), (0.08, newer)]) == [[7], [], []], "somebody else"
 
 
 @pytest.mark.parametrize("whom", [0, -1, "left", 1.5])
