@@ -6,6 +6,7 @@ has a size of about 200 px.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,7 @@ LEVEL_SHARE = 0.2
 """Weight of a new pose score in its recent level: a memory of about five frames."""
 
 
+@cache
 def record_of(keypoint_count: int, part_count: int) -> np.dtype[np.void]:
     """Return the dtype of a known person."""
     points = (keypoint_count, 2)

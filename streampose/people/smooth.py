@@ -103,8 +103,8 @@ class Smoother:
         resting = now["resting"][..., None]
         smoothed = resting * now["rest_xy"] + (1 - resting) * now["xy"]
         smooth_xy[tracked] = np.where(is_known[..., None], smoothed, of.keypoints_xy)
-        missing = self._known[~np.isin(self._known["id"], of.track_ids)]
-        self._known = np.concatenate([now, missing[pts_s - missing["pts_s"] <= RESTART_S]])
+        is_missing = ~np.isin(self._known["id"], of.track_ids) & (pts_s - self._known["pts_s"] <= RESTART_S)
+        self._known = np.concatenate([now, self._known[is_missing]]) if is_missing.any() else now
         return smooth_xy
 
     def _before(self, ids: Int64, xy: Float64, sizes: Float64, pts_s: float) -> Records:

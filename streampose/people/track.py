@@ -152,6 +152,9 @@ class Tracker:
             self.scene_changed()
             self._shape = image.shape
         self._forget(pts_s)
+        if not len(people) and not len(self._known):
+            self.in_doubt = False
+            return people
         seen = see(people, image, pts_s, self._reader)
         is_sure = is_found & (people.box_scores >= self._sure_score)
         rows = self._assign(seen, is_sure & ~is_shadow, ~is_sure & ~is_shadow, pts_s)
