@@ -152,8 +152,20 @@ class Skeleton:
     """(left, right) pairs of 0-based indices. A point without a pair is its own mirror image."""
 
 
+class Poses(NamedTuple):
+    """The poses of the N people of one frame."""
+
+    keypoints_xy: Float32
+    """(N, K, 2) float32, pixels of the frame; NaN for a keypoint whose heatmap is not finite."""
+    scores: Float32
+    """(N, K) float32, the heights of the heatmap peaks; 0 for a keypoint whose heatmap is not finite."""
+    covariances: Float32
+    """(N, K, 2, 2) float32, squared pixels of the frame; see `People.keypoint_covariances`."""
+
+
 _ARRAYS = ("boxes_xyxy", "box_scores", "keypoints_xy", "keypoint_scores", "class_ids", "track_ids")
-"""The fields of `People` that have a row for each person."""
+_OPTIONAL_ARRAYS = ("keypoint_covariances", "smooth_xy")
+"""The fields of `People` that have a row for each person; those in the second line can be None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +184,10 @@ class People:
     """(N,) int64, the detector's own class numbers."""
     track_ids: Int64
     """(N,) int64; `NO_TRACK` if the person is not tracked."""
+    keypoint_covariances: Float32 | None = None
+    """(N, K, 2, 2) float32, squared pixels of the frame: how uncertain each keypoint is. The true point x is inside the
+    ellipse (x - keypoint)^T C^-1 (x - keypoint) <= q with a probability of 50 % for q = 1.386 and of 90 % for
+    q = 4.605, if the pose network is calibrated. Positive definite; NaN if the keypoint is NaN. None if unknown."""
     smooth_xy: Float32 | None = None
     """(N, K, 2) float32 pixels of the frame: the keypoints, smoothed over time; None if they are not smoothed."""
     label_of: dict[int, str] = field(default_factory=dict)
@@ -183,8 +199,10 @@ class People:
     def __getitem__(self, index: slice | npt.NDArray[np.generic]) -> People:
         """Return some of the people, by a mask or by row numbers."""
         arrays = {name: getattr(self, name)[index] for name in _ARRAYS}
-        smooth_xy = None if self.smooth_xy is None else self.smooth_xy[index]
-        return replace(self, **arrays, smooth_xy=smooth_xy)
+        for name in _OPTIONAL_ARRAYS:
+            array = getattr(self, name)
+            arrays[name] = None if array is None else array[index]
+        return replace(self, **arrays)
 
     def mirrored(self, width: int) -> People:
         """Return the same people on the mirrored frame, which is `width` pixels wide. Names keep their sides: a left
@@ -208,15 +226,23 @@ class People:
     @classmethod
     def none(cls, keypoint_count: int) -> People:
         """Return zero people."""
-        return cls.of(
-            Boxes.none(), np.zeros((0, keypoint_count, 2), np.float32), np.zeros((0, keypoint_count), np.float32)
-        )
+        xy, covariances = (np.zeros((0, keypoint_count, *shape), np.float32) for shape in ((2,), (2, 2)))
+        return cls.of(Boxes.none(), xy, xy[..., 0], covariances)
 
     @classmethod
     def of(
-        cls, boxes: Boxes, keypoints_xy: Float32, keypoint_scores: Float32, label_of: dict[int, str] | None = None
+        cls,
+        boxes: Boxes,
+        keypoints_xy: Float32,
+        keypoint_scores: Float32,
+        keypoint_covariances: Float32 | None = None,
+        *,
+        label_of: dict[int, str] | None = None,
     ) -> People:
-        """Join N boxes with their keypoints (N, K, 2) and scores (N, K). The people are not tracked."""
+        """Join N boxes with their keypoints (N, K, 2), scores (N, K) and covariances (N, K, 2, 2).
+
+        The people are not tracked.
+        """
         return cls(
             boxes.xyxy,
             boxes.scores,
@@ -224,6 +250,7 @@ class People:
             keypoint_scores,
             boxes.class_ids,
             np.full(len(boxes), NO_TRACK, np.int64),
+            keypoint_covariances,
             label_of=label_of or {},
         )
 

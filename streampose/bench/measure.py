@@ -22,7 +22,7 @@ from streampose.drawing.annotator import Annotator
 from streampose.frames import Boxes, Captured, Float32, Frame, People
 from streampose.networks.detector import PersonDetector
 from streampose.networks.device import own_stream, upload
-from streampose.networks.pose import PoseEstimator
+from streampose.networks.pose import PoseEstimator, poses_of
 from streampose.pipeline.networks import BATCH_FRAMES
 from streampose.pipeline.parts import Feed
 from streampose.pipeline.pipeline import Pipeline
@@ -295,7 +295,7 @@ class Measurer:
                 found += self._detector.decode(outputs, height, width)
         found = found if boxes is None else list(boxes)
         counts = [len(some) for some in found]
-        poses = [np.zeros((0, self._estimator.keypoint_count, 3), np.float32)]
+        poses = [np.zeros((0, self._estimator.keypoint_count, 6), np.float32)]
         groups = frame_groups(counts, self._pose_batch, at_once)
         for group in groups:
             if not sum(counts[index] for index in group):
@@ -310,7 +310,7 @@ class Measurer:
         of_frames = np.split(np.concatenate(poses), np.cumsum(counts)[:-1])
         with watch("drawing"):
             for frame, some_boxes, pose in zip(frames, found, of_frames, strict=True):
-                people = People.of(some_boxes, pose[..., :2], pose[..., 2], self._detector.label_of)
+                people = People.of(some_boxes, *poses_of(pose), label_of=self._detector.label_of)
                 self._annotator.annotate(frame.image, people)
 
     def hand_over(self, frame: Frame, people: Boxes) -> Costs:

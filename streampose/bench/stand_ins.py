@@ -11,7 +11,7 @@ from threading import Event
 import numpy as np
 import torch
 
-from streampose.frames import Boxes, Captured, Float32, Frame, Shrink, SourceInfo
+from streampose.frames import Boxes, Captured, Float32, Frame, Poses, Shrink, SourceInfo
 from streampose.meter import SourceMeter
 from streampose.networks.pending import Ready
 from streampose.networks.pose import PoseEstimator
@@ -100,12 +100,13 @@ class KnownAnswers:
         self.name, self.skeleton, self.label_of = like.name, like.skeleton, label_of
         self._boxes = people
         shape = (len(people), like.keypoint_count)
-        self._pose = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
+        covariances = np.broadcast_to(np.eye(2, dtype=np.float32), (*shape, 2, 2))
+        self._poses = Poses(np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32), covariances)
 
     def detect(self, images: Sequence[torch.Tensor], shrinks: Sequence[Shrink | None] | None = None) -> list[Boxes]:
         del shrinks
         return [self._boxes] * len(images)
 
-    def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Ready[list[tuple[Float32, Float32]]]:
+    def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Ready[list[Poses]]:
         del boxes
-        return Ready([self._pose] * len(images))
+        return Ready([self._poses] * len(images))

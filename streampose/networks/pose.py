@@ -5,6 +5,9 @@ Knows the keypoints and the input size of a checkpoint. Knows nothing about dete
 
 from __future__ import annotations
 
+import itertools
+import logging
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,14 +17,17 @@ import numpy as np
 import torch
 
 from streampose.errors import ModelError, UsageError
-from streampose.frames import Boxes, Float32, Skeleton
+from streampose.frames import Boxes, Float32, Poses, Skeleton
 from streampose.networks.checkpoints import Checkpoint, resolve
 from streampose.networks.device import fetch, read_here, run_errors
 from streampose.networks.geometry import Blur, crop_people, crop_regions, decode_heatmaps, flip_back, to_frame
 from streampose.networks.layout import CONFIG, PREPROCESSOR
 from streampose.networks.pending import Pending
+from streampose.networks.uncertainty import Calibration, Curve, covariances, to_frame_covariances
 from streampose.networks.vitpose import load_dense_map_network
 from streampose.networks.workers import begin, part_sizes
+
+log = logging.getLogger("streampose")
 
 DEFAULT_BLUR: Blur = "paper"
 
@@ -84,8 +90,12 @@ class PoseEstimator:
         self.skeleton = skeleton_of(checkpoint, self._network.map_count)
         if flip_test and not self.skeleton.flip_pairs:
             raise UsageError(f"{self.name} does not define left and right keypoints: do not use `flip_test`")
+        self.calibration = calibration_of(checkpoint, self._network.map_count)
+        """Scales the covariances; None if the checkpoint has no calibration."""
+        if self.calibration is None:
+            log.info("%s has no calibration: the uncertainty of its keypoints is the spread of the heatmaps", self.name)
         self._flip_test = flip_test
-        self._blur: Blur = "hf" if blur == "hf" else "paper"
+        self.blur: Blur = "hf" if blur == "hf" else "paper"
         self._max_batch = max_batch
 
     def compile(self, *, waits: bool) -> None:
@@ -97,7 +107,7 @@ class PoseEstimator:
         """K, the number of keypoints per person."""
         return len(self.skeleton.names)
 
-    def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[tuple[Float32, Float32]]:
+    def estimate(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> list[Poses]:
         """Find the keypoints of the people in each image.
 
         Args:
@@ -105,16 +115,15 @@ class PoseEstimator:
             boxes: the people of each image, in pixels of the image.
 
         Returns:
-            For each image, in order: keypoints (N, K, 2) float32 in pixels of the image, in the order of the boxes, and
-            scores (N, K) float32, the heights of the heatmap peaks. If a heatmap is not finite, x and y of its keypoint
-            are NaN and the score is 0.
+            The poses of each image, in the order of the boxes. If a heatmap is not finite, position and covariance of
+            its keypoint are NaN and the score is 0.
 
         Raises:
             ModelError: the network failed, for example because it ran out of memory.
         """
         return self.begin(images, boxes).result()
 
-    def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Pending[list[tuple[Float32, Float32]]]:
+    def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Pending[list[Poses]]:
         """Start `estimate` and return a handle; `result()` waits and returns the result of `estimate`.
 
         The calling thread can start more work before it waits. That work is queued behind this call, so that neither
@@ -140,7 +149,7 @@ class PoseEstimator:
     def _of_batch(
         self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes], batch: Sequence[tuple[int, int, int]]
     ) -> torch.Tensor:
-        """Return (M, K, 3) for the people in `batch`, a list of (image, first person, last person + 1)."""
+        """Return (M, K, 6) for the people in `batch`, a list of (image, first person, last person + 1)."""
         crops, regions = self.prepare(
             [images[image] for image, _, _ in batch], [boxes[image][first:stop] for image, first, stop in batch]
         )
@@ -173,13 +182,17 @@ class PoseEstimator:
         return heatmaps
 
     def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
-        """Return (M, K, 3) float32 on the network's device: x and y in pixels of the frame, and the score.
+        """Return (M, K, 6) float32 on the network's device.
 
-        Non-finite values are not replaced yet; see `estimate`.
+        The six values are x and y in pixels of the frame, the score, and the variance of x, the variance of y and the
+        covariance of both in squared pixels. Non-finite values are not replaced yet; see `estimate`.
         """
-        cells, scores = decode_heatmaps(heatmaps, self._blur)
-        keypoints = to_frame(cells, regions, height=heatmaps.shape[-2], width=heatmaps.shape[-1])
-        return torch.cat([keypoints, scores[..., None]], dim=-1)
+        cells, scores = decode_heatmaps(heatmaps, self.blur)
+        height, width = heatmaps.shape[-2:]
+        keypoints = to_frame(cells, regions, height=height, width=width)
+        uncertainty = covariances(heatmaps, cells, scores, self.calibration)
+        uncertainty = to_frame_covariances(uncertainty, regions, height=height, width=width)
+        return torch.cat([keypoints, scores[..., None], uncertainty], dim=-1)
 
 
 class _Estimate:
@@ -191,18 +204,24 @@ class _Estimate:
         self._counts = counts
         """Number of people in each image."""
 
-    def result(self) -> list[tuple[Float32, Float32]]:
+    def result(self) -> list[Poses]:
         """Wait and return the result of `PoseEstimator.estimate`."""
         with run_errors(self._estimator.name, self._estimator.device, "pose_batch"):
             found = [_defined(batch.result()) for batch in self._batches]
-        people = np.concatenate([np.zeros((0, self._estimator.keypoint_count, 3), np.float32), *found])
+        people = np.concatenate([np.zeros((0, self._estimator.keypoint_count, 6), np.float32), *found])
         of_images = np.split(people, np.cumsum(self._counts)[:-1]) if self._counts else []
-        return [(np.ascontiguousarray(of[..., :2]), np.ascontiguousarray(of[..., 2])) for of in of_images]
+        return [poses_of(of) for of in of_images]
+
+
+def poses_of(people: Float32) -> Poses:
+    """Convert the result (N, K, 6) of `PoseEstimator.decode` to poses."""
+    matrices = people[..., [3, 5, 5, 4]].reshape(*people.shape[:-1], 2, 2)
+    return Poses(np.ascontiguousarray(people[..., :2]), np.ascontiguousarray(people[..., 2]), matrices)
 
 
 def _defined(people: Float32) -> Float32:
-    """Replace non-finite keypoints in `people` (M, K, 3) by NaN with a score of 0, in place, and return it."""
-    people[~np.isfinite(people).all(axis=-1)] = np.nan, np.nan, 0
+    """Replace non-finite keypoints in `people` (M, K, 6) by NaN with a score of 0, in place, and return it."""
+    people[~np.isfinite(people).all(axis=-1)] = np.nan, np.nan, 0, np.nan, np.nan, np.nan
     return people
 
 
@@ -262,6 +281,39 @@ def skeleton_of(checkpoint: Checkpoint, count: int) -> Skeleton:
         edges = COCO_EDGES if is_coco else ()
     flip_pairs = _index_pairs(checkpoint, "flip_pairs", count)
     return Skeleton(names, edges, _mirrored(names) if flip_pairs is None else flip_pairs)
+
+
+def calibration_of(checkpoint: Checkpoint, count: int) -> Calibration | None:
+    """Return the calibration of `count` keypoints in a checkpoint's `config.json`; None if it has none.
+
+    The entry `keypoint_uncertainty` is an extension of this project's checkpoints. Its keys are the fields of
+    `Calibration`.
+
+    Raises:
+        ModelError: the entry is invalid.
+    """
+
+    def parse(entry: Any) -> Calibration | None:
+        keypoints = tuple(map(_finite, entry["keypoints"]))
+        if len(keypoints) != count:
+            raise ValueError
+        return Calibration(_curve(entry["stray"]), _curve(entry["pose_score"]), keypoints)
+
+    what = f"`stray` and `pose_score` with increasing positions, and `keypoints` with {count} numbers"
+    return checkpoint.entry(CONFIG, "keypoint_uncertainty", None, parse, what)
+
+
+def _curve(points: Any) -> Curve:
+    curve = tuple((_finite(position), _finite(value)) for position, value in points)
+    if len(curve) < 2 or any(first[0] >= second[0] for first, second in itertools.pairwise(curve)):
+        raise ValueError
+    return curve
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError
+    return float(value)
 
 
 def _index_pairs(checkpoint: Checkpoint, key: str, count: int) -> tuple[tuple[int, int], ...] | None:

@@ -14,7 +14,7 @@ import torch
 
 from streampose.channel import Closed, Ending
 from streampose.errors import ModelError, describe, wrapped
-from streampose.frames import Captured, Detected, Float32, Frame, People, Result, Skeleton
+from streampose.frames import Captured, Detected, Frame, People, Poses, Result, Skeleton
 from streampose.meter import Meter
 from streampose.networks.device import own_stream, upload
 from streampose.networks.pending import Pending, Ready
@@ -80,15 +80,15 @@ class _Results:
     """A handle for the results of a batch."""
 
     detected: Sequence[Detected]
-    poses: Pending[Sequence[tuple[Float32, Float32]]]
+    poses: Pending[Sequence[Poses]]
     detector: Detector
     pose: Pose
 
     def result(self) -> list[Result]:
         """Wait for the poses. Return one result per frame."""
         results = []
-        for one, (xy, scores) in zip(self.detected, self.poses.result(), strict=True):
-            people = People.of(one.boxes, xy, scores, self.detector.label_of)
+        for one, poses in zip(self.detected, self.poses.result(), strict=True):
+            people = People.of(one.boxes, *poses, label_of=self.detector.label_of)
             results.append(Result(one.frame, people, self.pose.skeleton))
         return results
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from streampose.frames import Boxes, Captured, Float32, Image, People, Result, Shrink, Skeleton, SourceInfo
+from streampose.frames import Boxes, Captured, Image, People, Poses, Result, Shrink, Skeleton, SourceInfo
 from streampose.meter import SourceMeter
 from streampose.networks.pending import Pending
 from streampose.people.track import Tracker
@@ -41,9 +41,7 @@ class Pose(Protocol):
     name: str
     skeleton: Skeleton
 
-    def begin(
-        self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]
-    ) -> Pending[Sequence[tuple[Float32, Float32]]]: ...
+    def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Pending[Sequence[Poses]]: ...
 
 
 class Step(Protocol):

@@ -26,6 +26,8 @@ _READABLE = (1, FORMAT)
 PIXEL_DECIMALS = 2
 """0.01 pixel is finer than the error of any network."""
 SCORE_DECIMALS = 4
+COVARIANCE_DECIMALS = 3
+"""In squared pixels."""
 
 
 class KeypointsSink(Sink):
@@ -157,6 +159,10 @@ def _people(people: People) -> list[dict[str, Any]]:
         }
         for i, track_id in enumerate(people.track_ids.tolist())
     ]
+    if people.keypoint_covariances is not None:
+        triples = people.keypoint_covariances[..., [0, 0, 1], [0, 1, 1]]
+        for person, covariances in zip(persons, _rounded(triples, COVARIANCE_DECIMALS), strict=True):
+            person["covariances"] = covariances
     if people.smooth_xy is not None:
         for person, smoothed in zip(persons, _rounded(people.smooth_xy, PIXEL_DECIMALS), strict=True):
             person["smoothed"] = smoothed

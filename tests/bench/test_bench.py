@@ -216,7 +216,7 @@ class Shifted(PoseEstimator):
     """The real one, whose keypoints come out a little to the right."""
 
     def decode(self, heatmaps: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
-        return super().decode(heatmaps, regions) + torch.tensor([0.25, 0, 0])
+        return super().decode(heatmaps, regions) + torch.tensor([0.25, 0, 0, 0, 0, 0])
 
 
 def test_no_speed_is_told_of_keypoints_that_differ() -> None:

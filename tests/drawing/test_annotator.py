@@ -52,7 +52,7 @@ def people_at(xy: np.ndarray, scores: np.ndarray | float, boxes: np.ndarray | No
         boxes = np.concatenate([xy.min(axis=1), xy.max(axis=1)], axis=1)
     count = len(xy)
     found = Boxes(np.asarray(boxes, np.float32), np.full(count, 0.82, np.float32), np.zeros(count, np.int64))
-    return People.of(found, xy, np.broadcast_to(np.float32(scores), xy.shape[:2]).copy(), {0: "person"})
+    return People.of(found, xy, np.broadcast_to(np.float32(scores), xy.shape[:2]).copy(), label_of={0: "person"})
 
 
 def random_people(skeleton: Skeleton, rng: np.random.Generator, count: int, height: int, width: int) -> People:

@@ -55,7 +55,7 @@ def someone(count: int = 1, label_of: dict[int, str] | None = None) -> People:
         np.arange(count),
     )
     xy = np.tile(np.float32([[30.126, 40], [31, 41], [-5.5, 300]]), (count, 1, 1))
-    return People.of(boxes, xy, np.tile(np.float32([0.91234567, 0.5, 1.25]), (count, 1)), label_of)
+    return People.of(boxes, xy, np.tile(np.float32([0.91234567, 0.5, 1.25]), (count, 1)), label_of=label_of)
 
 
 def result(
