@@ -101,16 +101,14 @@ def _open_stream(text: str, one: Input, reading: Reading) -> Source:
     connection = Connection(endpoint, reading, OPEN_TIMEOUT_S, endpoint.read_timeout_s, source_id)
     try:
         container = connection.container(threading.Event())
-    except Lost as lost:
+    except Lost:
         connection.release()
-        if one.give_up_after_s == 0:
-            raise not_there(endpoint, lost) from lost.__cause__
-        return live()
-    assert container is not None  # nobody interrupts it
+        return live()  # it retries and reports the reason
+    assert container is not None  # the event is never set
     if is_finite(container):
         return RemoteRecording(connection, endpoint.text, source_id, reading)
     if container.format.name == "hls":
-        # Connect again when frames are asked for: a playlist is played at its own pace, from where it was opened.
+        # Reconnect when frames are requested: a playlist plays at its own pace from where it was opened.
         connection.release()
         return live()
     return live(connection)
