@@ -64,6 +64,7 @@ def stream(
     boxes: bool = False,
     labels: bool = False,
     colour_by: ColourBy = "side",
+    ellipses: bool = False,
     mirror: bool | None = None,
     fullscreen: bool = False,
     draw: bool = False,
@@ -118,6 +119,7 @@ def stream(
         boxes: draw the box of each person.
         labels: draw the identity (or class) and box score of each person.
         colour_by: `side` gives the sides of the body different colours, `person` each person.
+        ellipses: draw around each keypoint the ellipse that holds its true place with a probability of 90 %.
         mirror: show windows mirrored; None mirrors only cameras of this machine.
         fullscreen: show windows on the full screen.
         draw: draw every result, even if no sink needs it.
@@ -195,6 +197,7 @@ def stream(
             boxes=asked.boxes,
             labels=asked.labels,
             colour_by=asked.colour_by,
+            ellipses=asked.ellipses,
         )
         feeds = []
         for origin, of_origin in zip(origins, sinks, strict=True):

@@ -208,7 +208,7 @@ class People:
         """Return the same people on the mirrored frame, which is `width` pixels wide. Names keep their sides: a left
         eye stays one.
         """
-        boxes = self.boxes_xyxy.copy()
+        boxes, covariances = self.boxes_xyxy.copy(), self.keypoint_covariances
         boxes[:, [0, 2]] = width - 1 - boxes[:, [2, 0]]
         flip = np.array([-1, 1], np.float32)
         shift = np.array([width - 1, 0], np.float32)
@@ -217,6 +217,7 @@ class People:
             boxes_xyxy=boxes,
             keypoints_xy=self.keypoints_xy * flip + shift,
             smooth_xy=None if self.smooth_xy is None else self.smooth_xy * flip + shift,
+            keypoint_covariances=None if covariances is None else covariances * np.outer(flip, flip),
         )
 
     def untracked(self) -> People:

@@ -192,6 +192,7 @@ OPTIONS = (
     Option("style", one_of("lines", "weighted"), "lines", "drawing style of the skeletons", _DRAWING),
     Option("boxes", SWITCH, False, "draw the box of each person", _DRAWING),
     Option("labels", SWITCH, False, "draw the identity (or class) and box score of each person", _DRAWING),
+    Option("ellipses", SWITCH, False, "draw where each keypoint lies with a probability of 0.9", _DRAWING),
     Option("colour_by", one_of("side", "person"), "side", "colour skeletons by body side or by person", _DRAWING),
     Option(
         "keypoint_threshold",

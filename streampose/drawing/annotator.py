@@ -8,12 +8,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from streampose.drawing.colours import RIM, documented_colors, person_colors, side_colors, sv_color
 from streampose.drawing.parts import EdgeAnnotator, VertexAnnotator, drawable, edge_ends
-from streampose.drawing.shapes import CIRCLE, blend, clipped, is_near, limb_outlines, person_line_widths
+from streampose.drawing.shapes import (
+    CIRCLE,
+    blend,
+    clipped,
+    is_near,
+    limb_outlines,
+    person_line_widths,
+    spread_outlines,
+)
 from streampose.drawing.tags import draw_boxes, draw_labels, tags_of
 from streampose.errors import AnnotateError, UsageError, describe
 from streampose.frames import Image, Int64, People, Skeleton
@@ -21,6 +30,8 @@ from streampose.frames import Image, Int64, People, Skeleton
 Style = Literal["lines", "weighted"]
 STYLES: tuple[str, ...] = get_args(Style)
 ColourBy = Literal["side", "person"]
+ELLIPSE_SHARE = 0.9
+_SETTINGS = ("style", "min_score", "boxes", "labels", "colour_by", "ellipses")
 
 _Bool = npt.NDArray[np.bool_]
 
@@ -48,6 +59,7 @@ class Annotator:
         boxes: bool = False,
         labels: bool = False,
         colour_by: ColourBy = "side",
+        ellipses: bool = False,
     ) -> None:
         """Store the settings.
 
@@ -58,6 +70,8 @@ class Annotator:
             boxes: draw each person's box, coloured by track.
             labels: draw each person's track (or class) and box score, coloured by track.
             colour_by: `side` as described above; `person` draws each skeleton in the colour of its track.
+            ellipses: draw around each keypoint the ellipse that holds its true place with a probability of
+                `ELLIPSE_SHARE`, by `People.keypoint_covariances`.
 
         Raises:
             UsageError: the style is unknown.
@@ -70,6 +84,7 @@ class Annotator:
         self.boxes = boxes
         self.labels = labels
         self.colour_by = colour_by
+        self.ellipses = ellipses
         colors = documented_colors if style == "weighted" else side_colors
         self.point_colors, self.edge_colors = colors(skeleton)
         """Hexadecimal RGB colours of the skeleton's points and edges, in the skeleton's order."""
@@ -81,7 +96,7 @@ class Annotator:
 
     def but(self, **settings: Any) -> Annotator:
         """Return an annotator with some settings changed, as in the constructor."""
-        own = {name: getattr(self, name) for name in ("style", "min_score", "boxes", "labels", "colour_by")}
+        own = {name: getattr(self, name) for name in _SETTINGS}
         return Annotator(self.skeleton, **{**own, **settings})
 
     def annotate(self, image: Image, people: People) -> Image:
@@ -115,6 +130,8 @@ class Annotator:
         people = replace(people, boxes_xyxy=clipped(people.boxes_xyxy, drawn))
         visible = drawable(people.to_key_points(self.min_score)) & is_near(people.keypoints_xy, drawn)
         widths = person_line_widths(people.boxes_xyxy, drawn)
+        if self.ellipses and people.keypoint_covariances is not None:
+            self._draw_ellipses(drawn, people, visible, widths)
         if self.boxes:
             draw_boxes(drawn, tags_of(people))
         if self.style == "weighted":
@@ -123,6 +140,23 @@ class Annotator:
             self._draw_lines(drawn, people, visible, widths)
         if self.labels:
             draw_labels(drawn, tags_of(people))
+
+    def _draw_ellipses(self, drawn: Image, people: People, visible: _Bool, widths: Int64) -> None:
+        assert people.keypoint_covariances is not None
+        is_known = np.asarray(np.isfinite(people.keypoint_covariances).all(axis=(2, 3)))
+        person, point = np.nonzero(visible & is_known)
+        outlines = spread_outlines(
+            people.keypoints_xy[person, point].astype(np.float64),
+            people.keypoint_covariances[person, point].astype(np.float64),
+            ELLIPSE_SHARE,
+        )
+        # A wider ellipse says nothing that can be drawn, and would overflow OpenCV's coordinates.
+        largest = 2 * max(drawn.shape[:2])
+        own = person_colors(people) if self.colour_by == "person" else None
+        for one, at, outline in zip(person.tolist(), point.tolist(), outlines.clip(-largest, largest), strict=True):
+            color = sv_color(self.point_colors[at] if own is None else own[one]).as_bgr()
+            points = np.rint(outline * 16).astype(np.int32)
+            cv2.polylines(drawn, [points], True, color, max(1, int(widths[one]) // 2), cv2.LINE_AA, 4)
 
     def _draw_lines(self, drawn: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
         colors = person_colors(people) if self.colour_by == "person" else np.full(len(people), "")

@@ -63,6 +63,19 @@ def limb_outlines(ends: _Float64, half_widths: Int64) -> _Float64:
     return outlines
 
 
+def spread_outlines(centers: _Float64, covariances: _Float64, share: float) -> _Float64:
+    """Return outlines (M, 32, 2) of the ellipses around `centers` (M, 2) that hold a share of a normal distribution.
+
+    Args:
+        covariances: (M, 2, 2), squared pixels.
+        share: in 0..1. In two dimensions, `1 - exp(-d^2 / 2)` of the distribution is within a Mahalanobis distance d.
+    """
+    values, axes = np.linalg.eigh(covariances)
+    radii = np.sqrt(np.maximum(values, 0) * (-2 * np.log(1 - share)))
+    outlines: _Float64 = centers[:, None] + CIRCLE @ (radii[..., None] * np.swapaxes(axes, 1, 2))
+    return outlines
+
+
 def blend(drawn: Image, outlines: _Float64, colors: Sequence[str], opacities: Float32) -> None:
     """Blend the filled convex `outlines` (M, P, 2), in pixels, in order. Only each bounding rectangle is processed."""
     subpixel_bits, soft_edge_px = 4, 2

@@ -37,6 +37,7 @@ KEYS = (
     ("+ -", "fewer, more keypoints"),
     ("t", "drawing style"),
     ("l", "labels"),
+    ("e", "how sure keypoints are"),
     ("click, 1-9", "keep one person; again: all"),
     ("i", "frame rate and latency"),
     ("h", "this help"),
@@ -200,6 +201,8 @@ class Desk:
                 return self._change(View.change_style)
             case "l":
                 return self._change(View.toggle_labels)
+            case "e":
+                return self._change(View.toggle_ellipses)
             case "i":
                 self._shows_pace = not self._shows_pace
                 return ""

@@ -131,6 +131,14 @@ class View:
         self._annotator = drawing.but(labels=not drawing.labels)
         return "no labels" if drawing.labels else "labels"
 
+    def toggle_ellipses(self) -> str:
+        """Draw how sure each keypoint is, or leave it out."""
+        drawing = self._drawing()
+        if drawing is None:
+            return ""
+        self._annotator = drawing.but(ellipses=not drawing.ellipses)
+        return "no ellipses" if drawing.ellipses else "ellipses: where a keypoint is with 90 %"
+
     def _drawing(self) -> Annotator | None:
         return self._annotator or (None if self._controls is None else self._controls.annotator)
 

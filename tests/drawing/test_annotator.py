@@ -405,3 +405,45 @@ def test_an_unexpected_failure_becomes_one_known_error(style: str) -> None:
     with pytest.raises(AnnotateError, match=r"cannot draw 1 people: .*99") as caught:
         Annotator(broken, style=style).annotate(noise(100, 100), people)
     assert isinstance(caught.value.__cause__, IndexError)
+
+
+def test_ellipses_hold_nine_of_ten_points_of_their_distribution() -> None:
+    """A tilted one, found on the picture by its outline."""
+    covariance = np.array([[900.0, 400.0], [400.0, 400.0]])
+    people = replace(
+        people_at(np.full((1, 17, 2), 150.0), np.array([[1.0] + [0.0] * 16])),
+        keypoint_covariances=np.tile(covariance, (1, 17, 1, 1)).astype(np.float32),
+    )
+    image = np.zeros((300, 300, 3), np.uint8)
+    plain = Annotator(COCO).annotate(image, people)
+    drawn = Annotator(COCO, ellipses=True).annotate(image, people)
+    rows, columns = np.nonzero((drawn != plain).any(axis=2))
+    away = np.stack([columns, rows], axis=1) - 150.0
+    distances = np.sqrt(np.einsum("ni,ij,nj->n", away, np.linalg.inv(covariance), away))
+    expected = math.sqrt(-2 * math.log(1 - 0.9))
+    assert distances.min() > expected * 0.93
+    assert distances.max() < expected * 1.07
+    drawn_points = np.random.default_rng(0).multivariate_normal([0, 0], covariance, 20_000)
+    inside = np.einsum("ni,ij,nj->n", drawn_points, np.linalg.inv(covariance), drawn_points) < expected**2
+    assert inside.mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_ellipses_of_hidden_points_and_of_unknown_size_are_left_out() -> None:
+    people = random_people(COCO, np.random.default_rng(2), 2, 240, 320)
+    image = noise(240, 320)
+    plain = Annotator(COCO).annotate(image, people)
+    assert np.array_equal(Annotator(COCO, ellipses=True).annotate(image, people), plain), "there are none"
+    for covariance in (math.nan, math.inf):
+        unknown = replace(people, keypoint_covariances=np.full((2, 17, 2, 2), covariance, np.float32))
+        assert np.array_equal(Annotator(COCO, ellipses=True).annotate(image, unknown), plain)
+    huge = replace(people, keypoint_covariances=np.tile(np.eye(2, dtype=np.float32) * 1e30, (2, 17, 1, 1)))
+    Annotator(COCO, ellipses=True).annotate(image, huge)
+
+
+def test_but_changes_only_what_is_named() -> None:
+    annotator = Annotator(COCO, style="weighted", labels=True, min_score=0.2, ellipses=True)
+    changed = annotator.but(labels=False)
+    assert (changed.style, changed.labels, changed.min_score, changed.ellipses) == ("weighted", False, 0.2, True)
+    assert annotator.labels
+    with pytest.raises(UsageError, match="fancy"):
+        annotator.but(style="fancy")
