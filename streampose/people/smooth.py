@@ -19,9 +19,9 @@ from streampose.people.known import Bools, Records
 from streampose.people.overlap import box_areas
 
 NOISE = 0.01
-"""The measurement noise of a keypoint, as a variance, is this times its standard deviation times the person's size.
-Most of a keypoint's error is the same in the next frame; only the rest is noise, which grows more slowly than the error.
-Without covariances, the noise is a standard deviation of this times the size, divided by the score."""
+"""The variance of a keypoint's measurement noise is this times its standard deviation times the person's size. Most of
+a keypoint's error is the same in the next frame; only the rest is noise, which grows more slowly than the error.
+Without covariances, the noise has a standard deviation of this times the size, divided by the score."""
 LEAST_SCORE = 0.05
 """Lower scores count as this."""
 REST_SPREAD = 0.0005

@@ -193,5 +193,5 @@ def test_a_damaged_calibration_is_one_line(change: dict[str, object]) -> None:
     checkpoint = resolve(DEFAULT_POSE)
     good = json.loads(json.dumps(checkpoint.config["keypoint_uncertainty"]))
     checkpoint.config["keypoint_uncertainty"] = good | change
-    with pytest.raises(ModelError, match="'keypoint_uncertainty' in config.json is .*, expected `stray`"):
+    with pytest.raises(ModelError, match=r"'keypoint_uncertainty' in config\.json is .*, expected `stray`"):
         calibration_of(checkpoint, 17)
