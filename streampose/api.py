@@ -17,7 +17,7 @@ from streampose.people import REMEMBER_S
 from streampose.sinks.sink import SharedSink, Sink
 
 if TYPE_CHECKING:
-    from streampose.annotate import ColourBy, Style
+    from streampose.drawing.annotator import ColourBy, Style
     from streampose.networks.detector import PersonDetector
     from streampose.networks.geometry import Blur
     from streampose.networks.pose import PoseEstimator
@@ -64,6 +64,8 @@ def stream(
     boxes: bool = False,
     labels: bool = False,
     colour_by: ColourBy = "side",
+    mirror: bool | None = None,
+    fullscreen: bool = False,
     draw: bool = False,
     results_wanted: bool = True,
     stall_after_s: float = 300.0,
@@ -116,6 +118,8 @@ def stream(
         boxes: draw the box of each person.
         labels: draw the identity (or class) and box score of each person.
         colour_by: `side` gives the sides of the body different colours, `person` each person.
+        mirror: show windows mirrored; None mirrors only cameras of this machine.
+        fullscreen: show windows on the full screen.
         draw: draw every result, even if no sink needs it.
         results_wanted: continue for the caller after all sinks have failed.
         stall_after_s: abort if a step makes no progress for this many seconds.
@@ -131,16 +135,22 @@ def stream(
         raise UsageError(f"`only` names identity {asked.only}, but `track` is off: allow tracking")
     inputs = [one if isinstance(one, Input) else Input(one) for one in _listed(source, Input)]
     wanted = [_listed(to if one.to is None else one.to, Sink | SharedSink) for one in inputs]
+    from streampose.sinks.desk import WindowSettings
     from streampose.sinks.open import open_sinks
     from streampose.sources.open import open_source
 
     with ExitStack() as opened:
         origins = [opened.enter_context(open_source(one, is_alone=len(inputs) == 1)) for one in inputs]
         sinks = open_sinks(
-            opened, [origin.info for origin in origins], wanted, overwrite=asked.overwrite, segment_s=asked.segment_s
+            opened,
+            [origin.info for origin in origins],
+            wanted,
+            overwrite=asked.overwrite,
+            segment_s=asked.segment_s,
+            window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen),
         )
         # After the cheap checks, because these imports take seconds.
-        from streampose.annotate import Annotator
+        from streampose.drawing.annotator import Annotator
         from streampose.networks.detectors import load_detector
         from streampose.networks.device import default_batches, pick_device, pick_dtype
         from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
@@ -149,6 +159,7 @@ def stream(
         from streampose.people.track import Tracker
         from streampose.pipeline.parts import Feed, Step
         from streampose.pipeline.pipeline import Pipeline
+        from streampose.sinks.controls import Controls
 
         where = pick_device(asked.device)
         precision = pick_dtype(asked.dtype, where)
@@ -189,11 +200,12 @@ def stream(
         for origin, of_origin in zip(origins, sinks, strict=True):
             is_tracked = asked.track and not origin.info.stills
             tracker = Tracker(estimator.skeleton, remember_s=asked.remember_s) if is_tracked else None
-            steps: list[Step] = []
-            if asked.only is not None:
-                steps.append(Only(asked.only, remember_s=asked.remember_s))
+            one = Only(asked.only, remember_s=asked.remember_s)
+            steps: list[Step] = [one]
             if is_tracked and asked.smooth != "off":
                 steps.append(Smoother(estimator.keypoint_count, replaces=asked.smooth == "data"))
+            for sink in of_origin:
+                sink.take_controls(Controls(annotator, one))
             feeds.append(Feed(origin, of_origin, tracker, steps))
         pipeline = Pipeline(
             feeds,

@@ -62,6 +62,8 @@ class SourceInfo:
     is_live: bool
     path: str | None = None
     """The video file, for copying its sound; None for other sources."""
+    is_camera: bool = False
+    """Whether it is a camera of this machine."""
     has_sound: bool = False
     """Whether the source has sound tracks. For a live source, this is known from the first frame on."""
     colours: Colours = UNSAID_COLOURS
@@ -201,6 +203,21 @@ class People:
             array = getattr(self, name)
             arrays[name] = None if array is None else array[index]
         return replace(self, **arrays)
+
+    def mirrored(self, width: int) -> People:
+        """Return the same people on the mirrored frame, which is `width` pixels wide. Names keep their sides: a left
+        eye stays one.
+        """
+        boxes = self.boxes_xyxy.copy()
+        boxes[:, [0, 2]] = width - 1 - boxes[:, [2, 0]]
+        flip = np.array([-1, 1], np.float32)
+        shift = np.array([width - 1, 0], np.float32)
+        return replace(
+            self,
+            boxes_xyxy=boxes,
+            keypoints_xy=self.keypoints_xy * flip + shift,
+            smooth_xy=None if self.smooth_xy is None else self.smooth_xy * flip + shift,
+        )
 
     def untracked(self) -> People:
         """Return the same people without identities."""

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from streampose.annotate import Annotator
 from streampose.bench.stand_ins import KnownAnswers, OneFrame, Repeated, make_up
 from streampose.bench.stopwatch import WARM_UP, Costs, Stopwatch, finish
 from streampose.channel import Channel, Finished
+from streampose.drawing.annotator import Annotator
 from streampose.frames import Boxes, Captured, Float32, Frame, People
 from streampose.networks.detector import PersonDetector
 from streampose.networks.device import own_stream, upload

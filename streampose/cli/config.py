@@ -24,7 +24,8 @@ from typing import Any
 from streampose.addresses import redact_address
 from streampose.errors import UsageError, describe
 from streampose.inputs import Input, check_name
-from streampose.options import TEXT, Option, options_of
+from streampose.kinds import TEXT
+from streampose.options import Option, options_of
 
 
 def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, Any]]:

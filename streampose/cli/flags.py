@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from streampose.errors import UsageError
-from streampose.options import SINKS, Option, options_of
+from streampose.kinds import SINKS, SWITCH
+from streampose.options import Option, options_of
 
 
 def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
@@ -22,7 +23,9 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
 
 def _add(group: Any, option: Option) -> None:
     keywords: dict[str, Any] = {"dest": option.name, "help": _help_of(option), "default": argparse.SUPPRESS}
-    if option.kind.metavar is None:
+    if option.kind is SWITCH and option.default is None:
+        group.add_argument(option.flag, action=argparse.BooleanOptionalAction, **keywords)
+    elif option.kind.metavar is None:
         group.add_argument(option.flag, action="store_false" if option.default else "store_true", **keywords)
     elif option.kind is SINKS:
         group.add_argument(option.flag, metavar=option.kind.metavar, action="append", **keywords)

@@ -8,27 +8,43 @@ import numpy as np
 
 from streampose.frames import NO_TRACK, People, Result
 from streampose.people import REMEMBER_S
-from streampose.people.overlap import box_areas
+from streampose.people.overlap import box_areas, box_overlaps
+
+SAME_BOX_IOU = 0.7
+"""Minimum IoU of the boxes of one person in two frames in succession, if the person has another identity in each."""
 
 
 class Only:
-    """A step of the pipeline that keeps one person of a source. Not thread-safe.
+    """A step of the pipeline that keeps one person of a source.
 
     The person is chosen once and then kept by identity, also past others and while they are away. Without identities,
-    the choice is made in each frame.
+    the choice is made in each frame. `keep` can be called from any thread; the other methods belong to one thread.
     """
 
-    def __init__(self, whom: str | int, *, remember_s: float = REMEMBER_S) -> None:
+    def __init__(self, whom: str | int | None, *, remember_s: float = REMEMBER_S) -> None:
         """Choose nobody yet.
 
         Args:
-            whom: `largest`, `centre` (the box nearest the middle of the frame), or an identity.
+            whom: `largest`, `centre` (the box nearest the middle of the frame), or an identity; None keeps everybody.
             remember_s: how long to wait for the chosen person before somebody else is chosen, in seconds.
         """
-        self._whom = whom
         self._remember_s = remember_s
-        self._id = whom if isinstance(whom, int) else NO_TRACK
+        self._asked: tuple[str | int | None] = (whom,)
+        """What `keep` was given last; in a tuple of its own, so that each call is known."""
+        self._obeyed: object = None
+        self._id = NO_TRACK
         self._seen_s = float("-inf")
+        self._before = People.none(0)
+        """The people of the latest frame in which the person was there."""
+
+    @property
+    def whom(self) -> str | int | None:
+        """Who is kept, as asked for; None if everybody is."""
+        return self._asked[0]
+
+    def keep(self, whom: str | int | None) -> None:
+        """Choose again, from the next frame on; see the constructor."""
+        self._asked = (whom,)
 
     def __call__(self, result: Result) -> Result:
         """Return the result with that person, or with nobody."""
@@ -37,23 +53,39 @@ class Only:
 
     def choose(self, people: People, pts_s: float, height: int, width: int) -> People:
         """Return the person of a frame at a time; none if they are not there."""
+        asked = self._asked
+        (whom,) = asked
+        if asked is not self._obeyed:
+            self._obeyed, self._id, self._seen_s = asked, whom if isinstance(whom, int) else NO_TRACK, float("-inf")
+        if whom is None:
+            return people
         is_lost = pts_s - self._seen_s > self._remember_s
-        if isinstance(self._whom, str) and (self._id == NO_TRACK or is_lost):
-            return self._first(people, pts_s, height, width)
+        if isinstance(whom, str) and (self._id == NO_TRACK or is_lost):
+            return self._first(whom, people, pts_s, height, width)
+        self._id = self._renamed(people)
         chosen = people[people.track_ids == self._id]
         if len(chosen):
-            self._seen_s = pts_s
+            self._seen_s, self._before = pts_s, people
         return chosen
 
-    def _first(self, people: People, pts_s: float, height: int, width: int) -> People:
+    def _renamed(self, people: People) -> int:
+        """Return the person's identity in this frame: an older one if the tracker has recognised them since."""
+        before = self._before[self._before.track_ids == self._id]
+        if not len(before) or self._id in people.track_ids:
+            return self._id
+        is_older = (people.track_ids < self._id) & ~np.isin(people.track_ids, [NO_TRACK, *self._before.track_ids])
+        same = is_older & (box_overlaps(before.boxes_xyxy, people.boxes_xyxy)[0] >= SAME_BOX_IOU)
+        return int(people.track_ids[same][0]) if same.any() else self._id
+
+    def _first(self, whom: str, people: People, pts_s: float, height: int, width: int) -> People:
         tracked = people[people.track_ids != NO_TRACK]
         people = tracked if len(tracked) else people
         if not len(people):
             return people
-        if self._whom == "largest":
+        if whom == "largest":
             best = int(np.argmax(box_areas(people.boxes_xyxy)))
         else:
             middles = (people.boxes_xyxy[:, :2] + people.boxes_xyxy[:, 2:]) / 2
             best = int(np.argmin(np.square(middles - (width / 2, height / 2)).sum(axis=1)))
-        self._id, self._seen_s = int(people.track_ids[best]), pts_s
+        self._id, self._seen_s, self._before = int(people.track_ids[best]), pts_s, people
         return people[np.array([best])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-import cv2  # import before av, or windows hang: see window.py
+import cv2  # import before av, or windows hang: see display.py
 
 # isort: split
 import av

@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from streampose.addresses import redact_address
 from streampose.errors import UsageError
 from streampose.frames import SourceInfo
+from streampose.sinks.desk import WindowSettings
 from streampose.sinks.null import NullSink
 from streampose.sinks.poses import KeypointsSink
 from streampose.sinks.publish import SCHEMES, PublishSink
@@ -22,7 +22,6 @@ from streampose.sinks.stills import STILL_SUFFIXES, StillSink, StillsSink
 from streampose.sinks.video import VIDEO_FORMATS, VideoFileSink
 from streampose.sinks.window import Grid, WindowSink
 
-WINDOW_TITLE = "streampose"
 UNDERSTOOD = (
     "window, null, a video file (.mp4 .m4v .mov .mkv), keypoints (.jsonl, or - for standard output), "
     "a still (.jpg .jpeg .png .webp .bmp), a folder of stills (a name that ends in /), a live stream "
@@ -33,7 +32,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
-_SHARED: dict[str, Callable[[int], SharedSink]] = {"window": partial(Grid, WINDOW_TITLE)}
+_SHARED: dict[str, Callable[[int, WindowSettings], SharedSink]] = {"window": Grid}
 """Keywords whose sink is shared by several sources, each with a function that makes the sink for N sources."""
 
 
@@ -44,6 +43,7 @@ def open_sinks(
     *,
     overwrite: bool = False,
     segment_s: float | None = None,
+    window: WindowSettings = WindowSettings(),  # noqa: B008 - it is frozen
 ) -> list[list[Sink]]:
     """Return the sinks of each source, made by `open_sink`. Each target belongs to one source or is shared.
 
@@ -51,7 +51,7 @@ def open_sinks(
         opened: the exit stack that closes the sinks.
         sources: the sources of the run.
         wanted: the requested sinks of each source.
-        overwrite, segment_s: see `open_sink`.
+        overwrite, segment_s, window: see `open_sink`.
 
     Raises:
         UsageError, SinkError: see `open_sink`; also if two sources have the same name or two sinks the same target.
@@ -76,7 +76,7 @@ def open_sinks(
             raise UsageError(f"cannot write to {text!r}: a name has no null character")
         if several and text in _SHARED:
             if text not in shared:
-                shared[text] = _SHARED[text](sum(text in some for some in wanted))
+                shared[text] = _SHARED[text](sum(text in some for some in wanted), window)
             return shared[text].of_source(source)
         place = _place(text)
         if text == "-":
@@ -88,6 +88,7 @@ def open_sinks(
             overwrite=overwrite,
             source_path=source.place,
             segment_s=segment_s,
+            window=window,
             give_up_after_s=0.0 if is_alone and not several else None,
         )
 
@@ -127,7 +128,7 @@ def open_sink(
     *,
     overwrite: bool = False,
     source_path: str | None = None,
-    window_title: str = WINDOW_TITLE,
+    window: WindowSettings = WindowSettings(),  # noqa: B008 - it is frozen
     segment_s: float | None = None,
     give_up_after_s: float | None = None,
 ) -> Sink:
@@ -137,7 +138,7 @@ def open_sink(
         text: one of `UNDERSTOOD`. `window`, `null` and `-` are keywords; write `./window/` for a folder of that name.
         overwrite: replace existing files instead of refusing.
         source_path: the file or folder that the run reads; no sink may replace it.
-        window_title: title of a window.
+        window: how a window opens.
         segment_s: start a new video file every `segment_s` seconds; other sinks ignore it. A video file with this
             option, or with `{time}` in its name, is a `SegmentsSink`.
         give_up_after_s: how long a live stream may wait for its first connection, see `PublishSink`.
@@ -150,7 +151,7 @@ def open_sink(
     if target == "null":
         return NullSink()
     if target == "window":
-        return WindowSink(window_title)
+        return WindowSink(window)
     if target == "-":
         return KeypointsSink(None)
     if url := _URL.match(target):

@@ -5,20 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 
 from streampose.errors import UsageError
 from streampose.frames import Result, RunInfo
 from streampose.sinks.sink import Sink
-from streampose.sinks.target import check_folder, make_folder, name_of
+from streampose.sinks.target import check_folder, make_folder, name_of, unused, with_time
 from streampose.sinks.video import VideoFileSink
 
 log = logging.getLogger("streampose")
-
-TIME_FORMAT = "%Y%m%d-%H%M%S"
-"""Format of `{time}`, in UTC. Names sort by time, and no hour repeats when daylight saving time ends."""
 
 _ROUNDING = 1e-6
 """Tolerance for float times: 1.2 s is the third multiple of 0.4 s, although 1.2 / 0.4 is below 3 in floats."""
@@ -66,7 +61,7 @@ class SegmentsSink(Sink):
         if run.source.has_sound:
             log.warning("%s: segments are written without sound", self.text)
         self._run = replace(run, source=replace(run.source, path=None, has_sound=False))
-        make_folder(self._path_at(datetime.now(UTC)).parent, self.text)
+        make_folder(with_time(self._template).parent, self.text)
 
     def write(self, result: Result) -> None:
         """Encode one frame, into a new file if a new segment starts. Raises `SinkError`."""
@@ -103,10 +98,7 @@ class SegmentsSink(Sink):
         return math.floor((pts_s - self._first_pts_s) / self._segment_s + _ROUNDING)
 
     def _begin_file(self, pts_s: float) -> None:
-        path = first = self._path_at(datetime.now(UTC))
-        numbers = count(2)
-        while path.exists():
-            path = first.with_name(f"{first.stem}-{next(numbers)}{first.suffix}")
+        path = unused(with_time(self._template))
         self._file, self._path, self._start_pts_s = VideoFileSink(path), path, pts_s
         if self._run is not None:  # otherwise the file's `write` reports that it is not open
             self._file.open(self._run)
@@ -118,6 +110,3 @@ class SegmentsSink(Sink):
             file.close()
             if self._path.exists():
                 self._size_bytes += self._path.stat().st_size
-
-    def _path_at(self, now: datetime) -> Path:
-        return Path(self._template.replace("{time}", now.strftime(TIME_FORMAT)))

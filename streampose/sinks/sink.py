@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from streampose.frames import Result, RunInfo, SourceInfo
+
+if TYPE_CHECKING:
+    from streampose.sinks.controls import Controls
 
 
 class Sink(ABC):
@@ -47,6 +51,9 @@ class Sink(ABC):
         Return False if no more frames are wanted (`q` in a window, a pipe whose reader is gone). This is an end, not an
         error.
         """
+
+    def take_controls(self, controls: Controls) -> None:  # noqa: B027 - most sinks have no user in front of them
+        """Receive what a user of this sink can change. Called at most once, before `open`."""
 
     def interrupt(self) -> None:  # noqa: B027 - most sinks never wait
         """Make a waiting `write` (for a frame's time, for a key) return soon. Called from any thread or a signal

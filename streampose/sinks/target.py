@@ -10,10 +10,15 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 from streampose.addresses import redact_address
 from streampose.errors import SinkError, UsageError, describe
+
+TIME_FORMAT = "%Y%m%d-%H%M%S"
+"""Format of `{time}`, in UTC. Names sort by time, and no hour repeats when daylight saving time ends."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -52,7 +57,10 @@ def check_folder(folder: Path, name: str) -> None:
         UsageError: a part of the path is a file.
         SinkError: writing to the nearest existing folder is not permitted.
     """
-    nearest = folder.absolute()
+    try:
+        nearest = folder.absolute()
+    except OSError as error:  # the current folder is gone
+        raise failed(name, error) from error
     while (kind := _kind(nearest, name)) is None:
         nearest = nearest.parent
     if kind != stat.S_IFDIR:
@@ -101,6 +109,19 @@ def check_replaceable(path: Path, sources: frozenset[Identity]) -> None:
     """Raise `SinkError` if `path` is one of the files that the run reads, under any name."""
     if not sources.isdisjoint(identities([path])):
         raise SinkError(f"{name_of(path)} is the source itself: choose another path")
+
+
+def with_time(template: str) -> Path:
+    """Return the path with `{time}` replaced by the machine's time now, in UTC."""
+    return Path(template.replace("{time}", datetime.now(UTC).strftime(TIME_FORMAT)))
+
+
+def unused(path: Path) -> Path:
+    """Return the path if nothing exists there; otherwise with the first free number, such as `-2`, after its stem."""
+    free, numbers = path, count(2)
+    while free.exists():
+        free = path.with_name(f"{path.stem}-{next(numbers)}{path.suffix}")
+    return free
 
 
 def make_folder(folder: Path, name: str) -> None:

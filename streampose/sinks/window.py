@@ -1,213 +1,233 @@
-"""Shows drawn frames in a desktop window.
+"""Shows drawn frames in a window on the screen, for one source or for several.
 
-Handles OpenCV's windows and their quirks. Every call must come from the main thread.
+Every call must come from the main thread.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 import time
-from contextlib import suppress
-from functools import cache
+from abc import abstractmethod
 
 import cv2
-import numpy as np
 
 from streampose.errors import SinkError, describe
 from streampose.frames import Image, Result, RunInfo, SourceInfo
-from streampose.sinks.encode import letterboxed, square_pixels
+from streampose.sinks.captions import blank, text_scale, write_line
+from streampose.sinks.controls import Controls
+from streampose.sinks.desk import MAX_HEIGHT, MAX_WIDTH, Desk, Layout, WindowSettings
+from streampose.sinks.display import INSTEAD
+from streampose.sinks.encode import letterboxed
 from streampose.sinks.sink import SharedSink, Sink
+from streampose.sinks.view import View
 
-MAX_WIDTH, MAX_HEIGHT = 1280, 800
-"""Maximum initial window size in pixels. OpenCV does not report the screen size; this fits a laptop screen."""
-
-PROBE_TIMEOUT_S = 20.0
-"""The probe normally takes 0.5 s, but importing OpenCV from a cold disk takes longer."""
-
-_PROBE = "cv2.namedWindow('streampose', cv2.WINDOW_AUTOSIZE); cv2.destroyAllWindows()"
-_INSTEAD = "write to a file instead (`to`), such as out.mp4"
-_QUIT_KEYS = {ord("q"), ord("Q"), 27}
-_NO_KEY = -1
-_LOOK_EVERY_MS = 20
-"""Maximum interval between checks of the keys, the close button and Ctrl-C."""
+GRID_NAME = "streampose"
+"""The name that stills and recordings of a window with several sources begin with."""
 
 
-class WindowSink(Sink):
-    """A window that shows each frame. Pressing `q` or Esc, or closing the window, ends the run.
-
-    A recording is shown at its own pace: each frame waits until it is due, counted from the previous frame. No frame is
-    skipped if the networks are slower. Frames of a live source are shown as they arrive. A single still is shown until
-    the user quits.
-    """
+class _ViewSink(Sink):
+    """The view of one source in a window. Pressing `q` or Esc, or closing the window, ends the run."""
 
     on_main_thread = True
     quits_run = True
 
-    def __init__(self, title: str) -> None:
-        """Check that a window can be opened. Raises `SinkError`."""
+    def __init__(self, desk: Desk, view: View) -> None:
         super().__init__("window")
-        _probe(os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
-        self._title = title
+        self._desk = desk
+        self._view = view
         self._run: RunInfo | None = None
-        self._is_shown = False
-        self._shown_pts_s = 0.0
-        self._shown_at_s = 0.0
-        self._interrupted = False
+
+    @property
+    def needs_drawn(self) -> bool:  # type: ignore[override]
+        """Whether the window shows `Result.drawn`. With controls, it draws for itself."""
+        return self._view.needs_drawn
+
+    def take_controls(self, controls: Controls) -> None:
+        """Let the user change the drawing and choose a person."""
+        self._view.take(controls)
 
     def open(self, run: RunInfo) -> None:
         """Store the run. The window opens with the first frame."""
         self._run = run
+        self._view.begin(run.source)
 
     def write(self, result: Result) -> bool | None:
         """Show one frame when it is due. Return False if the user quits. Raises `SinkError`."""
         if self._run is None:
             raise SinkError("the window is not open")
-        image = result.frame.image if result.drawn is None else result.drawn
-        image = square_pixels(image, result.frame.pixel_aspect)
         try:
-            return self._show(image, result.frame.pts_s, self._run)
+            return None if self._show(result, self._run.source) else False
         except cv2.error as error:
-            raise SinkError(f"the window failed: {describe(error)}; {_INSTEAD}") from error
+            raise SinkError(f"the window failed: {describe(error)}; {INSTEAD}") from error
+
+    @abstractmethod
+    def _show(self, result: Result, source: SourceInfo) -> bool:
+        """Show one frame. Return False if the user quits."""
+
+    def _wait_for_a_pause(self) -> bool:
+        """Wait while the user looks at a frame of a recording. Return False if the user quits."""
+        while self._desk.is_paused and not self._desk.interrupted:
+            if not self._desk.stay_until(time.monotonic() + 1.0):
+                return False
+        return True
 
     def idle(self) -> bool | None:
-        """Handle keys and the close button while no frame arrives. Return False if the user quits."""
-        return None if not self._is_shown or self._stay_until(0.0) else False
+        """Handle keys, clicks and the close button while no frame arrives. Return False if the user quits."""
+        return None if self._desk.serve() else False
 
     def interrupt(self) -> None:
         """Stop all waiting."""
-        self._interrupted = True
+        self._desk.interrupted = True
 
     def close(self) -> None:
         """Close the window."""
         self._run = None
-        if self._is_shown:
-            self._is_shown = False
-            with suppress(cv2.error):  # the user may have closed it already
-                cv2.destroyWindow(self._title)
-                cv2.waitKey(1)
+        self._desk.close()
 
-    def _show(self, image: Image, pts_s: float, run: RunInfo) -> bool | None:
-        if not self._is_shown:
-            _open_window(self._title, image)
-            self._is_shown = True
-            due_s = time.monotonic()
-        elif run.source.is_live:
-            due_s = time.monotonic()
-        else:
+
+class WindowSink(_ViewSink):
+    """A window that shows one source.
+
+    A recording is shown at its own pace: each frame waits until it is due, counted from the previous frame. No frame is
+    skipped if the networks are slower. Frames of a live source are shown as they arrive; a paused window leaves them
+    out, while the other sinks go on. A single still is shown until the user quits.
+    """
+
+    def __init__(self, settings: WindowSettings | None = None) -> None:
+        """Check that a window can be opened. Raises `SinkError`."""
+        settings = settings or WindowSettings()
+        view = View(mirror=settings.mirror)
+        super().__init__(Desk(_Whole(view), settings), view)
+        self._shown_pts_s = 0.0
+        self._due_s: float | None = None
+        """When the latest frame was due; None before the first one."""
+
+    def open(self, run: RunInfo) -> None:
+        """Store the run. The window opens with the first frame."""
+        super().open(run)
+        self._desk.begin(run, run.source.source_id)
+
+    def summary(self) -> str | None:
+        """Return the names of the stills and recordings that the user has saved; None if there are none."""
+        return None if self._desk.keepsakes is None else self._desk.keepsakes.summary()
+
+    def _show(self, result: Result, source: SourceInfo) -> bool:
+        desk, pts_s = self._desk, result.frame.pts_s
+        if source.is_live and desk.is_paused:
+            return desk.stay_until(0.0)
+        if self._due_s is not None and not source.is_live:
             # Count from the previous frame, so that frames after a late one are never shown faster than recorded.
-            due_s = max(self._shown_at_s + pts_s - self._shown_pts_s, time.monotonic())
-            if not self._stay_until(due_s):
+            self._due_s = max(self._due_s + pts_s - self._shown_pts_s, time.monotonic())
+            if not desk.stay_until(self._due_s):
                 return False
-        self._shown_pts_s, self._shown_at_s = pts_s, due_s
-        cv2.imshow(self._title, image)
-        if run.source.frame_count == 1:
-            while not self._interrupted and self._stay_until(time.monotonic() + 1.0):
+            if desk.is_paused:
+                if not self._wait_for_a_pause():
+                    return False
+                self._due_s = time.monotonic()
+        self._shown_pts_s = pts_s
+        self._view.put(result)
+        desk.update(pts_s)
+        self._due_s = self._due_s or time.monotonic()  # opening the window takes longer than a frame
+        if source.frame_count == 1:
+            while not desk.interrupted and desk.stay_until(time.monotonic() + 1.0):
                 pass
             return False
-        return None if self._stay_until(due_s) else False
-
-    def _stay_until(self, due_s: float) -> bool:
-        """Process window events until `due_s`, at least once. Return False if the user quits."""
-        while True:
-            left_ms = round((due_s - time.monotonic()) * 1000)
-            key = cv2.waitKey(min(max(left_ms, 1), _LOOK_EVERY_MS))
-            if (key != _NO_KEY and key & 0xFF in _QUIT_KEYS) or not self._is_open():
-                return False
-            if self._interrupted or time.monotonic() >= due_s:
-                return True
-
-    def _is_open(self) -> bool:
-        try:
-            return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
-        except cv2.error:  # Qt raises this if the user has closed the window
-            return False
+        return desk.stay_until(0.0)
 
 
-class GridCellSink(WindowSink):
-    """The cell of one source in a window that several sources share. Otherwise it behaves like `WindowSink`.
+class _Whole(Layout):
+    """One view that fills the window."""
+
+    def __init__(self, view: View) -> None:
+        self.views = [view]
+
+    def picture(self, *, shows_pace: bool) -> Image:
+        picture = self.views[0].picture()
+        if shows_pace:
+            picture = picture.copy()
+            write_line(picture, self.views[0].pace(), "top left", text_scale(picture))
+        return picture
+
+    def view_at(self, x: int, y: int) -> tuple[View, float, float]:
+        return self.views[0], x, y
+
+
+class GridCellSink(_ViewSink):
+    """The cell of one source in a window that several sources share.
 
     The window is redrawn when any cell has a new frame. Recordings are not paced here: a cell shows each frame as it
     arrives.
     """
 
-    def __init__(self, title: str, grid: Grid, cell: int) -> None:
-        """Use the cell number `cell` of `grid`. Raises `SinkError`."""
-        super().__init__(title)
-        self._grid = grid
-        self._cell = cell
+    def _show(self, result: Result, source: SourceInfo) -> bool:
+        if source.is_live and self._desk.is_paused:
+            return self._desk.stay_until(0.0)
+        if not self._wait_for_a_pause():
+            return False
+        self._view.put(result)
+        self._desk.update(time.monotonic())
+        return self._desk.stay_until(0.0)
 
-    def _show(self, image: Image, pts_s: float, run: RunInfo) -> bool | None:  # noqa: ARG002 - cells are not paced
-        canvas = self._grid.put(self._cell, image, run.source.source_id)
-        if not self._is_shown:
-            self._grid.show_window()
-            self._is_shown = True
-        cv2.imshow(self._title, canvas)
-        return None if self._stay_until(0.0) else False
+    def open(self, run: RunInfo) -> None:
+        """Store the run. The window opens with the first frame."""
+        super().open(run)
+        self._desk.begin(run, GRID_NAME)
 
 
 class Grid(SharedSink):
     """A window with one cell per source. Use it from the main thread."""
 
-    def __init__(self, title: str, count: int) -> None:
-        """Create a grid for `count` cells, as square as possible."""
-        self._title = title
+    def __init__(self, count: int, settings: WindowSettings | None = None) -> None:
+        """Create a grid for `count` cells, as square as possible. Raises `SinkError`."""
+        self._settings = settings or WindowSettings()
+        self._cells = Cells(count)
+        self._desk = Desk(self._cells, self._settings)
+
+    def of_source(self, source: SourceInfo) -> GridCellSink:
+        """Return the sink of the next free cell."""
+        view = View(mirror=self._settings.mirror)
+        self._cells.add(view, source.source_id)
+        return GridCellSink(self._desk, view)
+
+
+class Cells(Layout):
+    """Views in rows and columns, each with the name of its source."""
+
+    def __init__(self, count: int) -> None:
+        """Make room for `count` views, as square as possible."""
         self.columns = math.ceil(math.sqrt(count))
         self.rows = math.ceil(count / self.columns)
-        self._taken = 0
-        self._is_shown = False
-        self._cell_width, self._cell_height = MAX_WIDTH // self.columns, MAX_HEIGHT // self.rows
-        self._canvas = np.zeros((self._cell_height * self.rows, self._cell_width * self.columns, 3), np.uint8)
+        self._width, self._height = MAX_WIDTH // self.columns, MAX_HEIGHT // self.rows
+        self.views: list[View] = []
+        self._names: list[str] = []
 
-    def of_source(self, source: SourceInfo) -> GridCellSink:  # noqa: ARG002 - cells are assigned in order
-        """Return the sink of the next free cell. Raises `SinkError`."""
-        self._taken += 1
-        return GridCellSink(self._title, self, self._taken - 1)
+    def add(self, view: View, name: str) -> None:
+        """Put a view into the next free cell."""
+        self.views.append(view)
+        self._names.append(name)
 
-    def put(self, cell: int, image: Image, label: str) -> Image:
-        """Fit `image` into its cell with its label. Return the whole grid as a (H, W, 3) uint8 BGR image."""
-        row, column = divmod(cell, self.columns)
-        top, left = row * self._cell_height, column * self._cell_width
-        place = self._canvas[top : top + self._cell_height, left : left + self._cell_width]
-        place[:] = letterboxed(image, self._cell_width, self._cell_height)
-        for color, thickness in ((0, 0, 0), 3), ((255, 255, 255), 1):
-            cv2.putText(place, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thickness, cv2.LINE_AA)
-        return self._canvas
+    def picture(self, *, shows_pace: bool) -> Image:
+        """Return all cells, (H, W, 3) uint8 BGR. A cell without a frame is black."""
+        canvas = blank(self._height * self.rows, self._width * self.columns)
+        for number, (view, name) in enumerate(zip(self.views, self._names, strict=True)):
+            row, column = divmod(number, self.columns)
+            top, left = row * self._height, column * self._width
+            place = canvas[top : top + self._height, left : left + self._width]
+            if view.result is not None:
+                place[:] = letterboxed(view.picture(), self._width, self._height)
+            write_line(place, f"{name}  {view.pace()}" if shows_pace else name, "top left", text_scale(place))
+        return canvas
 
-    def show_window(self) -> None:
-        """Open the window once for all cells."""
-        if not self._is_shown:
-            self._is_shown = True
-            _open_window(self._title, self._canvas)
-
-
-def _open_window(title: str, image: Image) -> None:
-    height, width = image.shape[:2]
-    scale = min(1.0, MAX_WIDTH / width, MAX_HEIGHT / height)
-    cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-    cv2.resizeWindow(title, max(1, round(width * scale)), max(1, round(height * scale)))
-
-
-@cache
-def _probe(display: str | None, wayland: str | None) -> None:
-    """Open a window in a child process, because some failures kill or hang the process. Raises `SinkError`.
-
-    Without a display, Qt aborts the process. PyAV bundles its own X library: if a process imports PyAV before OpenCV,
-    its first window hangs forever (https://github.com/opencv/opencv/issues/29195). Success is cached for this process.
-    """
-    if sys.platform == "linux" and not (display or wayland):
-        raise SinkError(f"no window can be opened: no display (DISPLAY is not set); {_INSTEAD}")
-    imports = [name for name in sys.modules if name in {"av", "cv2"}]  # in the order of this process
-    command = [sys.executable, "-c", f"import {', '.join(imports)}; {_PROBE}"]
-    try:
-        probe = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        cause = "import cv2 before av to avoid a hang" if imports[0] == "av" else "the display does not respond"
-        raise SinkError(f"no window can be opened: {cause}; {_INSTEAD}") from error
-    if probe.returncode == 0:
-        return
-    if b"not implemented" in probe.stderr:
-        raise SinkError(f"no window can be opened: this OpenCV lacks window support (use opencv-python); {_INSTEAD}")
-    raise SinkError(f"no window can be opened on display {display!r}; {_INSTEAD}")
+    def view_at(self, x: int, y: int) -> tuple[View, float, float] | None:
+        """Return the view in the cell at a point, and the point in its picture."""
+        column, row = x // self._width, y // self._height
+        number = row * self.columns + column
+        if not (0 <= column < self.columns and 0 <= number < len(self.views)):
+            return None
+        view = self.views[number]
+        if view.result is None:
+            return None
+        height, width = view.shape
+        scale = min(self._width / width, self._height / height)
+        left, top = (self._width - round(width * scale)) // 2, (self._height - round(height * scale)) // 2
+        return view, (x % self._width - left) / scale, (y % self._height - top) / scale

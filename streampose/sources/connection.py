@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/display.py
 
 # isort: split
 import av

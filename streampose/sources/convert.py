@@ -9,7 +9,7 @@ import threading
 from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
-import cv2  # import before av, or windows hang: see sinks/window.py
+import cv2  # import before av, or windows hang: see sinks/display.py
 
 # isort: split
 import av

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
-import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/display.py
 
 # isort: split
 import av
@@ -77,7 +77,17 @@ class LiveSource(Source):
         super().__init__()
         self._reading = reading
         self._first = connection
-        self.info = SourceInfo(source_id, endpoint.text, 0, 0, None, Fraction(1, TICKS_PER_S), None, is_live=True)
+        self.info = SourceInfo(
+            source_id,
+            endpoint.text,
+            width=0,
+            height=0,
+            fps=None,
+            time_base=Fraction(1, TICKS_PER_S),
+            frame_count=None,
+            is_live=True,
+            is_camera=endpoint.is_camera,
+        )
         self._endpoint = endpoint
         self._outage = Outage(give_up_after_s, time.monotonic())
         self._freshness_s = freshness_s

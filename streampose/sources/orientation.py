@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/display.py
 
 # isort: split
 import numpy as np

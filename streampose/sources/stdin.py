@@ -7,7 +7,7 @@ import select
 import sys
 import threading
 
-import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/display.py
 
 # isort: split
 import av

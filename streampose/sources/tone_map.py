@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2  # noqa: F401 - import before av, or windows hang: see sinks/window.py
+import cv2  # noqa: F401 - import before av, or windows hang: see sinks/display.py
 
 # isort: split
 import av

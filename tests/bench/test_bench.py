@@ -239,7 +239,7 @@ def measured(estimator: PoseEstimator, threshold: float = 0.25) -> None:
         threshold=0.25,
         detect_batch=4,
         pose_batch=16,
-        effort=BRIEF,
+        effort=replace(BRIEF, first_frames=2, reference_frames=1, sample_frames=1),
     )
 
 
@@ -249,7 +249,10 @@ Bench = Callable[[Path], tuple[int, str, str]]
 def briefly(folder: Path) -> tuple[int, str, str]:
     """Run the command, on few frames and with few people, in this process."""
     with pytest.MonkeyPatch.context() as shorter:
-        shorter.setattr("streampose.bench.bench.QUICK", replace(BRIEF, rounds=2, first_frames=2, batch_sizes=(1, 2)))
+        shorter.setattr(
+            "streampose.bench.bench.QUICK",
+            replace(BRIEF, rounds=2, first_frames=2, sample_frames=1, batch_sizes=(1, 2)),
+        )
         shorter.setattr("streampose.bench.bench.PEOPLE_COUNTS", (0, 2, 10))
         return run(["bench", "demo", "--quick", "--json", "bench.json"], folder)
 

@@ -53,6 +53,28 @@ def test_without_identities_each_frame_is_chosen_from() -> None:
     assert only.choose(people_of([MIDDLE]), 0.1, HEIGHT, WIDTH).track_ids.tolist() == [NO_TRACK]
 
 
+def test_another_choice_while_it_runs() -> None:
+    only, people = Only(None), {1: NEAR, 2: MIDDLE, 3: FAR}
+    assert kept(only, [(0.0, people)]) == [[1, 2, 3]]
+    only.keep(2)
+    assert only.whom == 2
+    assert kept(only, [(0.1, people), (0.2, {1: NEAR, 3: FAR}), (99.0, people)]) == [[2], [], [2]]
+    only.keep("largest")
+    assert kept(only, [(99.1, people)]) == [[1]]
+    only.keep(None)
+    assert kept(only, [(99.2, people)]) == [[1, 2, 3]]
+    only.keep("largest")
+    assert kept(only, [(99.3, {2: MIDDLE, 3: FAR})]) == [[2]], "chosen anew"
+
+
+def test_the_person_whom_the_tracker_recognises_later_is_kept_on() -> None:
+    """They come back as 7, and turn out to be 2."""
+    first, renamed = {1: NEAR, 7: MIDDLE}, {1: NEAR, 2: MIDDLE}
+    assert kept(Only(7), [(0.0, first), (0.04, renamed), (0.08, {2: MIDDLE})]) == [[7], [2], [2]]
+    beside, newer = {1: NEAR, 2: FAR}, {1: NEAR, 9: MIDDLE}
+    assert kept(Only(7), [(0.0, first), (0.04, beside), (0.08, newer)]) == [[7], [], []], "somebody else"
+
+
 @pytest.mark.parametrize("whom", [0, -1, "left", 1.5])
 def test_whom_that_cannot_be(whom: object) -> None:
     with pytest.raises(UsageError, match=r"`only`: .* is not largest, centre or an identity from 1 up"):

@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import pytest
 
-from streampose.annotate import Annotator
+from streampose.drawing.annotator import Annotator
 from streampose.frames import Boxes, SourceInfo
 from streampose.pipeline.parts import Feed
 from streampose.pipeline.pipeline import Pipeline
@@ -322,7 +322,7 @@ def faults(cameras: list[RtspServer], rtmp: RtmpServer, seconds: float, every_s:
 @pytest.mark.parametrize(
     ("seconds", "every_s", "may_grow_mb"),
     [
-        (16.0, 5.0, 80),  # in so short a time decoders and encoders still take what they need
+        (12.0, 4.0, 80),  # in so short a time decoders and encoders still take what they need
         pytest.param(float(os.environ.get("SOAK_S", "3600")), 60.0, 20, marks=LONG),
     ],
 )

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import re
-import select
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
-
-# isort: split
+import numpy as np
 import pytest
 
-from tests.sinks.helpers import child, next_line
+from streampose.frames import Image
+from tests.screen import click, click_close, pixels_of, press, screenshot, virtual_screen, window_manager
+from tests.sinks.helpers import child, frame_times, next_line
 
 WINDOW = """
     import sys, threading, time
     from streampose.errors import StreamposeError
+    from streampose.sinks.desk import WindowSettings
     from streampose.sinks.open import open_sink
     import numpy as np
 
     try:
-        sink = open_sink("window", window_title="a title")
+        sink = open_sink("window", window=WindowSettings("a title"))
     except StreamposeError as error:
         print(type(error).__name__, error)
         sys.exit(error.exit_code)
@@ -63,103 +59,25 @@ WINDOW = """
 """
 
 
-@pytest.fixture(scope="session")
+RED = 0, 0, 255
+BODY = 40, 40, 200
+"""The colour of somebody in the scene,"""
+GROUND = 90, 90, 90
+"""and of the ground."""
+
+
+@pytest.fixture
 def display() -> Iterator[str]:
-    """A screen of its own, 800 x 600; skips where there is no Xvfb, but not in CI, and where OpenCV has no windows."""
-    if re.search(r"GUI: +NONE", cv2.getBuildInformation()):
-        pytest.skip("this OpenCV has no windows (opencv-python-headless)")
-    missing = [tool for tool in ("Xvfb", "xdotool") if shutil.which(tool) is None]
-    if missing:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(
-            f"needs {' and '.join(missing)} (apt-get install xvfb xdotool)"
-        )
-    reader, writer = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "800x600x24", "-nolisten", "tcp", "-noreset"],
-        pass_fds=[writer],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writer)
-    try:
-        with os.fdopen(reader) as number:
-            assert select.select([number], [], [], 20.0)[0], "Xvfb does not start"
-            yield f":{number.readline().strip()}"
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
-
-
-GRAB = """
-    import sys
-    import av
-
-    with av.open(sys.argv[1], format="x11grab", options={"video_size": "800x600", "framerate": "10"}) as screen:
-        image = next(screen.decode(video=0)).to_ndarray(format="bgr24")
-        print((image == (0, 0, 255)).all(2).sum())
-"""
-
-
-def red_pixels(display: str) -> int:
-    """Count them on the screen; in a process without OpenCV, whose X library PyAV's does not survive."""
-    with child(GRAB, display) as process:
-        return int(next_line(process))
-
-
-def find_window(display: str) -> str:
-    found = subprocess.run(
-        ["xdotool", "search", "--name", "a title"],
-        env=os.environ | {"DISPLAY": display},
-        capture_output=True,
-        text=True,
-    )
-    return found.stdout.split()[-1]
-
-
-def press(display: str, key: str) -> None:
-    subprocess.run(
-        ["xdotool", "key", "--window", find_window(display), key],
-        env=os.environ | {"DISPLAY": display},
-        check=True,
-        capture_output=True,
-    )
-
-
-def click_close(display: str) -> None:
-    """Send what a window manager sends when its close button is clicked (ICCCM 4.2.8.1)."""
-
-    class ClientMessage(ctypes.Structure):
-        _fields_: Sequence[tuple[str, Any]] = (
-            ("type", ctypes.c_int),
-            ("serial", ctypes.c_ulong),
-            ("send_event", ctypes.c_int),
-            ("display", ctypes.c_void_p),
-            ("window", ctypes.c_ulong),
-            ("message_type", ctypes.c_ulong),
-            ("format", ctypes.c_int),
-            ("data", ctypes.c_long * 5),
-            ("rest", ctypes.c_long * 12),
-        )
-
-    x11 = ctypes.CDLL("libX11.so.6")
-    x11.XOpenDisplay.restype = ctypes.c_void_p
-    x11.XInternAtom.restype = ctypes.c_ulong
-    x11.XInternAtom.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
-    x11.XSendEvent.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
-    x11.XCloseDisplay.argtypes = [ctypes.c_void_p]
-    connection = x11.XOpenDisplay(display.encode())
-    window = int(find_window(display))
-    event = ClientMessage(type=33, window=window, format=32)
-    event.message_type = x11.XInternAtom(connection, b"WM_PROTOCOLS", 0)
-    event.data[0] = x11.XInternAtom(connection, b"WM_DELETE_WINDOW", 0)
-    x11.XSendEvent(connection, window, 0, 0, ctypes.byref(event))
-    x11.XCloseDisplay(connection)
+    """Yield a screen for one test: keys that nobody took and what window managers set stay on a screen."""
+    with virtual_screen() as name:
+        yield name
 
 
 @pytest.mark.parametrize("quit_by", ["q", "Escape", "close"])
 def test_the_window_shows_the_picture_until_the_user_quits(display: str, quit_by: str) -> None:
     with child(WINDOW, "live", DISPLAY=display) as process:
         assert next_line(process) == "shown"
-        assert red_pixels(display) > 0.9 * 500 * 300
+        assert pixels_of(display, RED) > 0.9 * 500 * 300
         press(display, "x")
         time.sleep(0.2)
         assert process.poll() is None, "only some keys quit"
@@ -168,7 +86,7 @@ def test_the_window_shows_the_picture_until_the_user_quits(display: str, quit_by
         else:
             press(display, quit_by)
         assert next_line(process, 10) == "quit"
-        assert red_pixels(display) == 0
+        assert pixels_of(display, RED) == 0
         assert process.communicate(timeout=10)[1] == ""
         assert process.returncode == 0
 
@@ -176,7 +94,7 @@ def test_the_window_shows_the_picture_until_the_user_quits(display: str, quit_by
 def test_a_single_picture_stays_until_the_user_quits(display: str) -> None:
     with child(WINDOW, "one", DISPLAY=display) as process:
         assert next_line(process) == "shown"
-        assert red_pixels(display) > 0.9 * 500 * 300
+        assert pixels_of(display, RED) > 0.9 * 500 * 300
         press(display, "q")
         assert next_line(process, 10) == "quit"
 
@@ -205,3 +123,169 @@ def test_without_a_display_one_line_names_what_to_use_instead(name: str) -> None
         assert process.wait(timeout=10) == 1
         assert process.stderr is not None
         assert process.stderr.read() == ""
+
+
+TOOL = """
+    import os, sys, time
+    from streampose.drawing.annotator import Annotator
+    from streampose.frames import Frame, Result
+    from streampose.people.only import Only
+    from streampose.sinks.controls import Controls
+    from streampose.sinks.desk import WindowSettings
+    from streampose.sinks.open import open_sink
+    from tests.people.scene import SKELETON
+    from tests.sinks.helpers import run_info
+    from tests.sinks.test_view import LEFT, RIGHT, result_of
+
+    sink = open_sink("window", window=WindowSettings("a title", fullscreen="full" in sys.argv))
+    only = Only(None)
+    sink.take_controls(Controls(Annotator(SKELETON), only))
+    assert not sink.needs_drawn
+    os.chdir(sys.argv[1])
+    sink.open(run_info(is_live=True))
+    index, whom = 0, None
+    while True:
+        whole = result_of(LEFT, RIGHT)
+        whole.frame.image[460:, :, 1] = index % 250
+        frame = Frame("clip", index, index / 25, time.monotonic(), whole.frame.image)
+        if sink.write(only(Result(frame, whole.people, SKELETON))) is False:
+            break
+        if index == 3:
+            print("shown", flush=True)
+        if only.whom != whom:
+            whom = only.whom
+            print("only", whom, flush=True)
+        index += 1
+        time.sleep(0.005)
+    sink.close()
+    print(sink.summary(), flush=True)
+"""
+SCENE = slice(0, 450), slice(0, 640)
+"""Where the picture is still and has no notes."""
+
+
+def becomes(display: str, wanted: Callable[[Image], bool], within_s: float = 5.0) -> Image:
+    """Wait until the still part of the picture is as wanted, and return it."""
+    deadline_s = time.monotonic() + within_s
+    while not wanted(scene := screenshot(display)[SCENE]):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    return scene
+
+
+def is_not(before: Image) -> Callable[[Image], bool]:
+    return lambda scene: not np.array_equal(scene, before)
+
+
+def people_at(scene: Image) -> list[bool]:
+    """Whether skeletons are drawn in the left and the right half."""
+    middles = (scene == (66, 228, 240)).all(axis=2)  # the colour of what is neither left nor right
+    return [bool(half.any()) for half in (middles[:, :320], middles[:, 320:])]
+
+
+def test_keys_and_clicks_change_what_is_shown(display: str, tmp_path: Path) -> None:
+    with child(TOOL, str(tmp_path), DISPLAY=display) as process:
+        assert next_line(process) == "shown"
+        plain = screenshot(display)[SCENE]
+        assert people_at(plain) == [True, True]
+
+        press(display, "m")
+        mirrored = becomes(display, is_not(plain))
+        reds = [int((half == BODY).all(axis=2).sum()) for half in (mirrored[:, 320:], plain[:, :320])]
+        assert reds[0] == pytest.approx(reds[1], abs=100)
+        press(display, "m")
+        becomes(display, lambda scene: np.array_equal(scene, plain))
+
+        for key in ("t", "t", "l", "l", "plus", "minus", "i", "i", "h", "h"):
+            before = screenshot(display)[SCENE]
+            press(display, key)
+            becomes(display, is_not(before))
+
+        click(display, 500, 200)
+        assert next_line(process) == "only 2"
+        becomes(display, lambda scene: people_at(scene) == [False, True])
+        click(display, 20, 20)
+        assert next_line(process) == "only None"
+        becomes(display, lambda scene: people_at(scene) == [True, True])
+        press(display, "1")
+        assert next_line(process) == "only 1"
+        becomes(display, lambda scene: people_at(scene) == [True, False])
+
+        press(display, "space")
+        time.sleep(0.3)
+        assert np.array_equal(screenshot(display), screenshot(display))
+        press(display, "0")
+        press(display, "m")
+        becomes(display, lambda scene: people_at(scene) == [False, True])
+        press(display, "s")
+        time.sleep(0.3)
+        press(display, "space")
+        assert next_line(process) == "only None"
+
+        press(display, "r")
+        time.sleep(1.0)
+        press(display, "r")
+        time.sleep(0.3)
+        press(display, "q")
+        recording, still = next_line(process, 10).split(", ")
+        assert process.wait(timeout=10) == 0
+    image = cv2.imread(str(tmp_path / still))
+    assert image is not None
+    assert image.shape == (480, 640, 3)
+    assert (image[:460] == BODY).all(axis=2).any()
+    assert len(frame_times(tmp_path / recording)) > 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([still, recording])
+
+
+def test_full_screen(display: str, tmp_path: Path) -> None:
+    with window_manager(display), child(TOOL, str(tmp_path), "full", DISPLAY=display) as process:
+        assert next_line(process) == "shown"
+        # The picture of 640 x 480 fills the screen of 800 x 600; the grey is the scene's ground.
+        becomes(display, lambda _: pixels_of(display, GROUND) > 640 * 480)
+        press(display, "f")
+        becomes(display, lambda _: pixels_of(display, GROUND) < 640 * 480)
+        press(display, "f")
+        becomes(display, lambda _: pixels_of(display, GROUND) > 640 * 480)
+        click(display, 625, 250)
+        assert next_line(process) == "only 2"
+        press(display, "q")
+        assert process.wait(timeout=10) == 0
+
+
+GRID = """
+    import sys, time
+    from streampose.frames import SourceInfo
+    from streampose.sinks.desk import WindowSettings
+    from streampose.sinks.window import Grid
+    from tests.sinks.helpers import run_info
+    from tests.sinks.test_view import LEFT, RIGHT, result_of
+    from dataclasses import replace
+
+    grid = Grid(2, WindowSettings("a title"))
+    infos = [replace(run_info(is_live=True), source=replace(run_info().source, source_id=name)) for name in "ab"]
+    sinks = [grid.of_source(info.source) for info in infos]
+    for sink, info in zip(sinks, infos):
+        sink.open(info)
+    results = [result_of(LEFT), result_of(RIGHT)]
+    count = 0
+    while all([sink.write(result) is None for sink, result in zip(sinks, results)]):
+        count += 1
+        if count == 3:
+            print("shown", flush=True)
+        time.sleep(0.01)
+    for sink in sinks:
+        sink.close()
+    print("quit", flush=True)
+"""
+
+
+def test_a_window_for_several_sources(display: str, tmp_path: Path) -> None:
+    with child(GRID, str(tmp_path), DISPLAY=display) as process:
+        assert next_line(process) == "shown"
+        both = screenshot(display)
+        # The window is 1280 x 800: its right cell is partly outside the screen.
+        assert (both[:, :640] == BODY).all(axis=2).any()
+        press(display, "i")
+        becomes(display, is_not(both[SCENE]))
+        press(display, "q")
+        assert next_line(process, 10) == "quit"

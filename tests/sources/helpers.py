@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import time
 from pathlib import Path
 
 import av
@@ -49,7 +51,16 @@ def cut(path: Path, size: int) -> Path:
 
 def held() -> tuple[int, int]:
     """How many files and how many threads, those of libraries included, this process has."""
+    gc.collect()  # what earlier tests left
     return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
+
+
+def assert_given_back(before: tuple[int, int], within_s: float = 5.0) -> None:
+    """This process holds no more files and threads than before (fewer, when something older ends meanwhile)."""
+    deadline_s = time.monotonic() + within_s
+    while any(now > then for now, then in zip(held(), before, strict=True)):
+        assert time.monotonic() < deadline_s, (before, held())
+        time.sleep(0.05)
 
 
 def write_picture(path: Path, number: int, size: tuple[int, int] = (192, 120)) -> Path:

@@ -15,7 +15,7 @@ import pytest
 from streampose.errors import SourceError
 from streampose.sources.open import open_source
 from tests.clips import make_clip, numbered_image
-from tests.sources.helpers import cut, held, numbers, overwrite, packets, read, write_picture
+from tests.sources.helpers import assert_given_back, cut, held, numbers, overwrite, packets, read, write_picture
 
 
 class TestDamagedVideo:
@@ -214,7 +214,7 @@ class TestRefusedFiles:
         before = held()
         with pytest.raises(SourceError):
             open_source(path)
-        assert held() == before
+        assert_given_back(before)
 
     @pytest.mark.parametrize("name", ["list.m3u8", "list.mp4"])
     def test_playlists_open_neither_network_nor_files(self, tmp_path: Path, name: str) -> None:

@@ -15,7 +15,7 @@ from streampose.sources.open import open_source
 from streampose.sources.source import Reading
 from tests.clips import make_clip, read_number
 from tests.servers import Publisher, Relay, RtmpServer, RtspServer, free_port
-from tests.sources.helpers import held
+from tests.sources.helpers import assert_given_back, held
 from tests.sources.live import FPS, Reader, failure, open_live
 
 
@@ -76,10 +76,7 @@ class TestInterrupt:
                     relay.pause()
                     time.sleep(0.5)
                 assert reader.interrupt() < 1.0
-            deadline_s = time.monotonic() + 3.0
-            while held() != before:
-                assert time.monotonic() < deadline_s, (before, held())
-                time.sleep(0.05)
+            assert_given_back(before)
 
     def test_by_closing_between_two_frames(self, rtsp: RtspServer) -> None:
         with open_live(rtsp.url()) as source:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from streampose.frames import Frame
 from streampose.sources.open import open_source
 from tests.clips import make_clip
+
+
+def pipe_holds(descriptor: int) -> int:
+    """Return how many bytes of a pipe nobody has read yet."""
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
 
 
 class TestStandardInput:
@@ -56,9 +65,11 @@ class TestStandardInput:
             os.close(reading)
             assert child.stdout is not None
             child.stdout.readline()
-            process, busy_s = psutil.Process(child.pid), -1.0
-            while busy_s != (busy_s := process.cpu_times().user):  # until it waits for its input
-                time.sleep(0.5)
+            os.write(writing, b"\0")
+            while pipe_holds(writing):  # until it reads, and waits for more
+                assert child.poll() is None
+                time.sleep(0.01)
+            time.sleep(0.2)
             child.send_signal(signal.SIGINT)
             try:
                 _, said = child.communicate(timeout=20)

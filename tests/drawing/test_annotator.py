@@ -14,11 +14,12 @@ import supervision as sv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streampose.annotate import STYLES, Annotator, EdgeAnnotator, VertexAnnotator
+from streampose.drawing.annotator import STYLES, Annotator
+from streampose.drawing.parts import EdgeAnnotator, VertexAnnotator
 from streampose.errors import AnnotateError, UsageError
 from streampose.frames import NO_TRACK, Boxes, Image, People, Skeleton
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CONFIG = json.loads((ASSETS / "models/vitpose-small-streampose/config.json").read_text())
 COCO = Skeleton(
     tuple(CONFIG["id2label"][str(i)] for i in range(17)),

@@ -1,0 +1,1 @@
+"""Draws people on frames. Only this package uses supervision's drawing."""
