@@ -94,7 +94,12 @@ def test_which_rooms_know_of_which() -> None:
     allowed = {"streampose.networks.known", "streampose.networks"}  # names of the table of options
     for room in ("streampose.sources", "streampose.sinks"):
         assert {one for one in reached_from(room) if one.startswith("streampose.networks")} <= allowed
-    for pure in ("streampose.people", "streampose.networks.geometry", "streampose.pipeline.schedule"):
+    for pure in (
+        "streampose.people",
+        "streampose.networks.geometry",
+        "streampose.networks.uncertainty",
+        "streampose.pipeline.schedule",
+    ):
         knows = reached_from(pure)
         assert not {one for one in knows if re.match(r"streampose\.(sources|sinks|pipeline\.pipeline|cli)", one)}
     assert not {name for name, imported in GRAPH.items() if "streampose.cli" in str(imported)} - {

@@ -73,8 +73,8 @@ def spread(heatmaps: Tensor, cells_xy: Tensor) -> tuple[Tensor, Tensor]:
 def covariances(heatmaps: Tensor, cells_xy: Tensor, scores: Tensor, calibration: Calibration | None) -> Tensor:
     """Return the covariance of every keypoint.
 
-    A covariance is at most as large as that of a point that may be anywhere in the crop. A heatmap without positive
-    values gets this largest covariance.
+    No covariance is larger than that of a point that may be anywhere in the crop (compared by trace). A heatmap that
+    has no positive values, or values that are not finite, gets this largest covariance.
 
     Args:
         heatmaps: (N, K, h, w) of any floating dtype; N may be 0.
@@ -85,16 +85,13 @@ def covariances(heatmaps: Tensor, cells_xy: Tensor, scores: Tensor, calibration:
         (N, K, 3) float32, positive definite, in squared cells: variance of x, variance of y, covariance of both.
     """
     moments, stray = spread(heatmaps, cells_xy)
-    least = torch.tensor([LEAST_VARIANCE, LEAST_VARIANCE, 0.0], device=moments.device)
-    found = moments + least
+    height, width = heatmaps.shape[-2:]
+    found = moments + _table((LEAST_VARIANCE, LEAST_VARIANCE, 0.0), moments.device)
     if calibration is not None:
         found = found * log_factors(stray, scores, calibration).exp()[..., None]
-    height, width = heatmaps.shape[-2:]
-    anywhere = torch.tensor([(width - 1) ** 2 / 12, (height - 1) ** 2 / 12, 0.0], device=moments.device) + least
-    trace, largest = found[..., 0] + found[..., 1], anywhere[0] + anywhere[1]
-    found = found * (largest / trace).clamp(max=1)[..., None]
-    is_empty = (scores <= 0)[..., None]
-    return torch.where(is_empty, anywhere, found)
+    largest = ((width - 1) ** 2 / 12 + LEAST_VARIANCE, (height - 1) ** 2 / 12 + LEAST_VARIANCE, 0.0)
+    found = found * (sum(largest) / (found[..., :1] + found[..., 1:2])).clamp(max=1)
+    return torch.where(found.isfinite().all(-1, keepdim=True), found, _table(largest, moments.device))
 
 
 def log_factors(stray: Tensor, scores: Tensor, calibration: Calibration) -> Tensor:

@@ -19,7 +19,9 @@ from streampose.people.known import Bools, Records
 from streampose.people.overlap import box_areas
 
 NOISE = 0.01
-"""Standard deviation of a found keypoint with score 1, in sizes; divided by the score."""
+"""The variance of a keypoint's measurement noise is this times its standard deviation times the person's size. Most of
+a keypoint's error is the same in the next frame; only the rest is noise, which grows more slowly than the error.
+Without covariances, the noise has a standard deviation of this times the size, divided by the score."""
 LEAST_SCORE = 0.05
 """Lower scores count as this."""
 REST_SPREAD = 0.0005
@@ -99,7 +101,7 @@ class Smoother:
         is_known = np.asarray(np.isfinite(of.keypoints_xy).all(axis=-1))
         xy = np.where(is_known[..., None], of.keypoints_xy, 0).astype(np.float64)
         before = self._before(of.track_ids, xy, sizes, pts_s)
-        now = _filtered(before, xy, is_known, of.keypoint_scores, sizes, pts_s)
+        now = _filtered(before, xy, is_known, _noise(of, sizes), sizes, pts_s)
         resting = now["resting"][..., None]
         smoothed = resting * now["rest_xy"] + (1 - resting) * now["xy"]
         smooth_xy[tracked] = np.where(is_known[..., None], smoothed, of.keypoints_xy)
@@ -126,8 +128,16 @@ class Smoother:
 Float64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
+def _noise(people: People, sizes: Float64) -> Float64:
+    """Return the measurement noise (N, K) of the found keypoints: the variance along an axis, in squared pixels."""
+    if people.keypoint_covariances is None:
+        return np.asarray(np.square(NOISE * sizes / np.clip(people.keypoint_scores, LEAST_SCORE, 1)))
+    deviations = np.sqrt(np.trace(people.keypoint_covariances, axis1=-2, axis2=-1) / 2)
+    return np.asarray(NOISE * sizes * deviations, np.float64)
+
+
 def _filtered(
-    before: Records, found: Float64, is_found: Bools, scores: Float32, sizes: Float64, pts_s: float
+    before: Records, found: Float64, is_found: Bools, noise: Float64, sizes: Float64, pts_s: float
 ) -> Records:
     """Return the state of the filters after the keypoints `found` (N, K, 2)."""
     step_s = (pts_s - before["pts_s"])[:, None]
@@ -143,7 +153,6 @@ def _filtered(
     speed_variance = speed_variance + disturbed * step_s
 
     # Correct. Keypoints that were not found have no weight.
-    noise = np.square(NOISE * sizes / np.clip(scores, LEAST_SCORE, 1))
     noise = np.where(is_found, noise, 1e12)
     rest_total, total = rest_variance + noise, variance + noise
     rest_stray, stray = found - rest_xy, found - xy

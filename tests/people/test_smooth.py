@@ -55,6 +55,19 @@ def test_moving_joints_gain_and_do_not_lag(fps: float, px_per_s: float) -> None:
     assert abs(lag_s) * fps < 0.5
 
 
+def test_doubtful_keypoints_weigh_less() -> None:
+    steady, strays = [], []
+    for deviation_px, found in ((2.0, steady), (40.0, strays)):
+        smoother = Smoother(17)
+        covariances = np.broadcast_to(np.float32(deviation_px**2) * np.eye(2, dtype=np.float32), (1, 17, 2, 2))
+        for index in range(26):
+            xy = Body(300).xy + (8 if index == 25 else 0)
+            people = replace(somebody(xy), keypoint_covariances=covariances)
+            found.append(smoother.update(people, index / 25)[0])
+    away_steady, away_stray = (np.abs(found[-1] - found[-2]).mean() for found in (steady, strays))
+    assert away_stray < 0.5 * away_steady
+
+
 def test_a_gap_starts_the_filter_again() -> None:
     smoother = Smoother(17)
     for index in range(25):

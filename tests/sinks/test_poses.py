@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_tracks_files_and_classes_are_named(tmp_path: Path) -> None:
     _, line = write_lines(tmp_path / "out.jsonl", result(0, people=someone(1, {0: "person"})))
     assert "class" not in line["people"][0]
     assert "file" not in line
+
+
+def test_covariances_are_xx_xy_yy_in_squared_pixels(tmp_path: Path) -> None:
+    matrices = np.tile(np.float32([[4.00049, -0.5], [-0.5, 9.25]]), (1, 3, 1, 1))
+    matrices[0, 2] = np.nan
+    _, line = write_lines(tmp_path / "out.jsonl", result(0, people=replace(someone(1), keypoint_covariances=matrices)))
+    expected = [[4.0, -0.5, 9.25], [4.0, -0.5, 9.25], [None, None, None]]
+    assert line["people"][0]["covariances"] == expected
+    _, line = write_lines(tmp_path / "out.jsonl", result(0, people=People.none(3)))
+    assert line["people"] == []
 
 
 def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
