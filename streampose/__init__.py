@@ -19,6 +19,7 @@ from streampose.errors import (
 )
 from streampose.frames import Boxes, Frame, People, Result, RunInfo, Skeleton, SourceInfo
 from streampose.inputs import Input
+from streampose.records.poses import RecordedFrame, RecordedPoses, read_poses
 from streampose.sinks.sink import Sink
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "Input",
     "ModelError",
     "People",
+    "RecordedFrame",
+    "RecordedPoses",
     "Result",
     "RunInfo",
     "Sink",
@@ -39,5 +42,6 @@ __all__ = [
     "StreamposeError",
     "UsageError",
     "__version__",
+    "read_poses",
     "stream",
 ]

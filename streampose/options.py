@@ -90,11 +90,11 @@ OPTIONS = (
         SINKS,
         (),
         "where results go; repeatable: a video file (.mp4, .mkv, .mov), keypoints as JSON Lines (.jsonl, or - for "
-        "standard output), a folder of stills (drawn/), a still (.jpg, .png), a live stream (rtmp://, rtsp://), "
-        "window, or null for no output (default: window); {source} stands for the name of the source, {time} for the "
-        "start of a segment",
+        "standard output), as a table (.csv, .parquet) or for COCO (.results.json, .coco.json), a folder of stills "
+        "(drawn/), a still (.jpg, .png), a live stream (rtmp://, rtsp://), window, or null for no output (default: "
+        "window); {source} stands for the name of the source, {time} for the start of a segment",
     ),
-    Option("overwrite", SWITCH, False, "replace existing files", commands=_BOTH),
+    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_BOTH, "convert")),
     Option(
         "pose",
         TEXT,

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
-from streampose.sinks.poses import read_poses
+from streampose.records.lines import read_lines
 from tests.cli.helpers import PROJECT
 
 pytestmark = pytest.mark.long
@@ -31,7 +31,7 @@ def test_every_frame_of_a_real_clip(labelled_data: Path, tmp_path: Path, name: s
         times_s = [frame.time for frame in container.decode(video=0)]
     with av.open(tmp_path / "out.mp4") as container:
         assert [frame.time for frame in container.decode(video=0)] == pytest.approx(times_s, abs=1e-6)
-    lines = list(read_poses(tmp_path / "out.jsonl")[1])
+    lines = list(read_lines(tmp_path / "out.jsonl")[1])
     assert [line["pts_s"] for line in lines] == pytest.approx(times_s, abs=1e-6)
     people = sum(len(line["people"]) for line in lines)
     print(f"{name}: {len(lines)} frames, {people} people")

@@ -22,7 +22,7 @@ import torch
 from streampose._version import __version__
 from streampose.networks.checkpoints import assets_folder, demo_clip
 from streampose.networks.device import pick_dtype
-from streampose.sinks.poses import read_poses
+from streampose.records.lines import read_lines
 from tools.tracking import judge, read_identified, read_truth
 
 LEAST_FOUND = 0.94
@@ -69,7 +69,7 @@ def truth() -> list[dict[str, Any]]:
 
 
 def test_people_are_found_and_their_joints_are_near_the_truth(demo: Demo) -> None:
-    _, lines = read_poses(demo.folder / "poses.jsonl")
+    _, lines = read_lines(demo.folder / "poses.jsonl")
     people = found = joints = near = 0
     for line, frame in zip(lines, truth(), strict=True):
         assert line["frame"] == frame["index"]
@@ -110,7 +110,7 @@ def test_smoothed_joints_rest_where_the_true_ones_do_and_move_with_them(demo: De
     tremble: dict[str, list[float]] = {"keypoints": [], "smoothed": []}
     error: dict[str, list[float]] = {"keypoints": [], "smoothed": []}
     before: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
-    for line, frame in zip(read_poses(demo.folder / "poses.jsonl")[1], truth(), strict=True):
+    for line, frame in zip(read_lines(demo.folder / "poses.jsonl")[1], truth(), strict=True):
         now = {}
         for true in frame["people"]:
             boxes = np.array([person["box_xyxy"] for person in line["people"]]).reshape(-1, 4)
@@ -154,7 +154,7 @@ def test_the_video_shows_every_frame_at_its_own_time_with_something_drawn(demo: 
 
 
 def test_the_header_says_what_made_the_data(demo: Demo) -> None:
-    head, _ = read_poses(demo.folder / "poses.jsonl")
+    head, _ = read_lines(demo.folder / "poses.jsonl")
     assert head["streampose"] == __version__
     assert head["source"] == "demo"
     assert len(head["skeleton"]["names"]) == 17

@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 import supervision as sv
 
-from streampose.sinks.poses import read_poses
+from streampose.records.lines import read_lines
 from tools.tracking import Identified, Tracking, judge, read_identified, read_truth
 
 
@@ -37,7 +37,7 @@ def with_bytetrack(path: str) -> dict[int, Identified]:
     """Return the boxes of a poses file with the identities that `trackers.ByteTrackTracker` gives them."""
     from trackers import ByteTrackTracker
 
-    lines = list(read_poses(path)[1])
+    lines = list(read_lines(path)[1])
     step_s = float(np.median(np.diff([line["pts_s"] for line in lines])))
     # Its usual thresholds are made for detectors with higher scores.
     tracker = ByteTrackTracker(frame_rate=1 / step_s, track_activation_threshold=0.25, high_conf_det_threshold=0.3)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from streampose.frames import Float32, Int64
 from streampose.people.overlap import best_pairs, box_overlaps
-from streampose.sinks.poses import read_poses
+from streampose.records.lines import read_lines
 
 LEAST_VISIBLE = 0.3
 """Somebody of whom less is visible need not be found; nor does it count as a fault."""
@@ -70,7 +70,7 @@ def read_identified(path: str | os.PathLike[str]) -> dict[int, Identified]:
     """Return the people of a `poses.jsonl` file by frame index. Somebody without an identity gets one of their own."""
     found = {}
     alone = -1
-    for line in read_poses(path)[1]:
+    for line in read_lines(path)[1]:
         ids = []
         for person in line["people"]:
             ids.append(alone if person["id"] is None else person["id"])

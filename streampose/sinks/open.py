@@ -12,10 +12,12 @@ from urllib.parse import quote
 from streampose.addresses import redact_address
 from streampose.errors import UsageError
 from streampose.frames import SourceInfo
+from streampose.records.formats import writer_of
 from streampose.sinks.desk import WindowSettings
 from streampose.sinks.null import NullSink
 from streampose.sinks.poses import KeypointsSink
 from streampose.sinks.publish import SCHEMES, PublishSink
+from streampose.sinks.records import RecordsSink
 from streampose.sinks.segments import SegmentsSink
 from streampose.sinks.sink import SharedSink, Sink
 from streampose.sinks.stills import STILL_SUFFIXES, StillSink, StillsSink
@@ -23,7 +25,8 @@ from streampose.sinks.video import VIDEO_FORMATS, VideoFileSink
 from streampose.sinks.window import Grid, WindowSink
 
 UNDERSTOOD = (
-    "window, null, a video file (.mp4 .m4v .mov .mkv), keypoints (.jsonl, or - for standard output), "
+    "window, null, a video file (.mp4 .m4v .mov .mkv), keypoints (.jsonl, or - for standard output; .csv, .parquet, "
+    ".results.json, .coco.json), "
     "a still (.jpg .jpeg .png .webp .bmp), a folder of stills (a name that ends in /), a live stream "
     f"({' '.join(f'{scheme}://' for scheme in SCHEMES)})"
 )
@@ -176,6 +179,8 @@ def open_sink(
         return VideoFileSink(path, overwrite=overwrite, source_path=source_path)
     if suffix == ".jsonl":
         return KeypointsSink(path, overwrite=overwrite, source_path=source_path)
+    if (kind := writer_of(path)) is not None:
+        return RecordsSink(path, kind, overwrite=overwrite, source_path=source_path)
     if suffix in STILL_SUFFIXES:
         return StillSink(path, overwrite=overwrite, source_path=source_path)
     if target and os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises for a name that is too long

@@ -6,28 +6,14 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from streampose._version import __version__
-from streampose.errors import SinkError, UsageError, describe
-from streampose.frames import NO_TRACK, People, Result, RunInfo
+from streampose.errors import SinkError
+from streampose.frames import Result, RunInfo
+from streampose.records.lines import frame_line, header
 from streampose.sinks.sink import Sink
 from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle
-
-FORMAT = 2
-"""Format version. It increases when readers have to change; new keys alone do not increase it."""
-_READABLE = (1, FORMAT)
-
-PIXEL_DECIMALS = 2
-"""0.01 pixel is finer than the error of any network."""
-SCORE_DECIMALS = 4
-COVARIANCE_DECIMALS = 3
-"""In squared pixels."""
 
 
 class KeypointsSink(Sink):
@@ -122,101 +108,3 @@ class KeypointsSink(Sink):
             if end == status.st_size:
                 os.ftruncate(self._fd, end - count)
                 os.lseek(self._fd, end - count, os.SEEK_SET)
-
-
-def header(run: RunInfo) -> dict[str, Any]:
-    """Return the first line: the program version, source, skeleton and networks of the frames that follow."""
-    return {
-        "streampose": __version__,
-        "format": FORMAT,
-        "source": run.source.text,
-        "skeleton": {"names": list(run.skeleton.names), "edges": [list(edge) for edge in run.skeleton.edges]},
-        "models": run.models,
-    }
-
-
-def frame_line(result: Result) -> dict[str, Any]:
-    """Return the line of one frame."""
-    frame = result.frame
-    height, width = frame.image.shape[:2]
-    line: dict[str, Any] = {"source": frame.source_id, "frame": frame.index, "pts_s": _number(frame.pts_s)}
-    if frame.file is not None:
-        line["file"] = frame.file
-    return line | {"width": width, "height": height, "people": _people(result.people)}
-
-
-def _people(people: People) -> list[dict[str, Any]]:
-    boxes = _rounded(people.boxes_xyxy, PIXEL_DECIMALS)
-    box_scores = _rounded(people.box_scores, SCORE_DECIMALS)
-    xy = _rounded(people.keypoints_xy, PIXEL_DECIMALS)
-    scores = _rounded(people.keypoint_scores, SCORE_DECIMALS)
-    persons = [
-        {
-            "id": None if track_id == NO_TRACK else track_id,
-            "box_xyxy": boxes[i],
-            "box_score": box_scores[i],
-            "keypoints": [[x, y, score] for (x, y), score in zip(xy[i], scores[i], strict=True)],
-        }
-        for i, track_id in enumerate(people.track_ids.tolist())
-    ]
-    if people.keypoint_covariances is not None:
-        triples = people.keypoint_covariances[..., [0, 0, 1], [0, 1, 1]]
-        for person, covariances in zip(persons, _rounded(triples, COVARIANCE_DECIMALS), strict=True):
-            person["covariances"] = covariances
-    if people.smooth_xy is not None:
-        for person, smoothed in zip(persons, _rounded(people.smooth_xy, PIXEL_DECIMALS), strict=True):
-            person["smoothed"] = smoothed
-    if set(people.label_of.values()) - {"person"}:
-        for person, class_id in zip(persons, people.class_ids.tolist(), strict=True):
-            person["class"] = people.label_of.get(class_id, str(class_id))
-    return persons
-
-
-def _rounded(values: npt.NDArray[np.float32], decimals: int) -> Any:
-    """Return nested lists of Python floats. Non-finite values become None, because JSON cannot represent them."""
-    rounded = np.round(values.astype(np.float64), decimals)
-    finite = np.isfinite(rounded)
-    if finite.all():
-        return rounded.tolist()
-    with_gaps = rounded.astype(object)
-    with_gaps[~finite] = None
-    return with_gaps.tolist()
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def read_poses(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
-    """Return the header of a poses file and an iterator over its frames, each as in docs/formats.md.
-
-    An incomplete last line is skipped; a copy made during a run may have one.
-
-    Raises:
-        UsageError: the file is not a poses file or has another format version; while iterating, a line is damaged.
-    """
-    name = name_of(path)
-    try:
-        with Path(path).open("rb") as file:
-            first = file.readline()
-    except OSError as error:
-        raise UsageError(f"cannot read {name}: {describe(error)}") from error
-    try:
-        head = json.loads(first)
-        version = head["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{name} is not a poses file: its first line is not a header") from error
-    if version not in _READABLE:
-        raise UsageError(f"{name} has format {version!r}: this version of streampose reads formats 1 and {FORMAT}")
-    return head, _frames(Path(path), name)
-
-
-def _frames(path: Path, name: str) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1 or not line.endswith(b"\n"):
-                continue
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise UsageError(f"{name} is damaged at line {number}: {describe(error)}") from error

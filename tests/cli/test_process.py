@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import pytest
 
-from streampose.sinks.poses import read_poses
+from streampose.records.lines import read_lines
 from tests.cli.helpers import PROJECT, WITHIN_S, child, run, wait_for_lines
 from tests.clips import make_clip
 
@@ -50,7 +50,7 @@ def test_a_reader_that_goes_away_leaves_the_other_sinks_alone(tmp_path: Path, ti
         os.close(writing)
         reader.join()
     assert (code, said) == (0, "")
-    assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 60
+    assert len(list(read_lines(tmp_path / "out.jsonl")[1])) == 60
 
 
 def full() -> int:
@@ -74,7 +74,7 @@ def test_that_nobody_reads_standard_error_does_not_matter(
         assert run(["run", "clip.mp4", *tiny, "--to", "out.jsonl"], tmp_path, stderr=stderr)[0] == 0
     finally:
         os.close(stderr)
-    assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 60
+    assert len(list(read_lines(tmp_path / "out.jsonl")[1])) == 60
 
 
 @pytest.mark.parametrize(("number", "is_heard"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
@@ -91,7 +91,7 @@ def test_an_interrupt_finishes_cleanly(
         stderr = process.communicate(timeout=WITHIN_S)[1] if is_heard else ""
         assert process.wait(WITHIN_S) == 130, stderr
     assert "Traceback" not in stderr
-    _, lines = read_poses(tmp_path / "out.jsonl")
+    _, lines = read_lines(tmp_path / "out.jsonl")
     indices = [line["frame"] for line in lines]
     assert indices == list(range(len(indices)))
     assert 20 <= len(indices) < 4000

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from streampose.cli.main import main
-from streampose.sinks.poses import read_poses
+from streampose.records.lines import read_lines
 from tests.cli.helpers import run, run_child, the_error
 from tests.clips import make_clip
 
@@ -29,7 +29,7 @@ def test_several_sinks_at_once_get_every_frame(tmp_path: Path, tiny: list[str]) 
     for video in sinks[:2]:
         with av.open(tmp_path / video) as container:
             assert sum(1 for _ in container.decode(video=0)) == 30
-    head, lines = read_poses(tmp_path / "out/poses.jsonl")
+    head, lines = read_lines(tmp_path / "out/poses.jsonl")
     assert head["source"] == "clip.mp4"
     assert [line["frame"] for line in lines] == list(range(30))
     assert len(list((tmp_path / "pictures").iterdir())) == 30
@@ -59,7 +59,7 @@ def test_one_failing_sink_is_one_line(tmp_path: Path, tiny: list[str]) -> None:
         ["run", "clip.mp4", *tiny, "--to", "full.jsonl", "--to", "out.jsonl", "--overwrite"], tmp_path
     )
     assert "no space left" in the_error(code, stderr, 1)
-    assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 20
+    assert len(list(read_lines(tmp_path / "out.jsonl")[1])) == 20
 
 
 def test_a_picture_and_a_folder_of_pictures_keep_their_names(tmp_path: Path, tiny: list[str]) -> None:
@@ -70,7 +70,7 @@ def test_a_picture_and_a_folder_of_pictures_keep_their_names(tmp_path: Path, tin
     code, _, stderr = run(["run", "photos", *tiny, "--to", "drawn/", "--to", "photos.jsonl"], tmp_path)
     assert code == 0, stderr
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.jpg", "b.png"]
-    _, lines = read_poses(tmp_path / "photos.jsonl")
+    _, lines = read_lines(tmp_path / "photos.jsonl")
     assert [(line["file"], line["height"]) for line in lines] == [("a.jpg", 64), ("b.png", 90)]
     code, _, stderr = run(["run", "photos/a.jpg", *tiny, "--to", "one.png", "--style", "weighted"], tmp_path)
     assert code == 0, stderr
@@ -104,7 +104,7 @@ def test_a_damaged_file_gives_every_good_frame_and_then_the_error(tmp_path: Path
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
     code, _, stderr = run(["run", "cut.mkv", *tiny, "--to", "out.mkv", "--to", "out.jsonl"], tmp_path)
     assert "cut.mkv" in the_error(code, stderr, 1)
-    _, lines = read_poses(tmp_path / "out.jsonl")
+    _, lines = read_lines(tmp_path / "out.jsonl")
     count = len(list(lines))
     assert 30 <= count < 70
     with av.open(tmp_path / "out.mkv") as container:
@@ -148,7 +148,7 @@ def test_a_container_on_standard_input_and_the_counts_of_the_run(tmp_path: Path,
         ["run", "cam=-", *tiny, "--to", "{source}.jsonl", "--stats", "stats.json"], tmp_path, stdin=clip
     )
     assert code == 0, stderr
-    assert len(list(read_poses(tmp_path / "cam.jsonl")[1])) == 50
+    assert len(list(read_lines(tmp_path / "cam.jsonl")[1])) == 50
     stats = json.loads((tmp_path / "stats.json").read_text())
     counts = stats["sources"]["cam"]
     assert counts["captured"] == counts["delivered"] + sum(counts["dropped"].values()) == 50
@@ -162,15 +162,15 @@ def test_several_recordings_named_on_the_command_line_and_in_a_file(tmp_path: Pa
     code, _, stderr = run(["run", "left=a.mp4", "right=b.mp4", *tiny, "--to", "{source}.jsonl"], tmp_path)
     assert code == 0, stderr
     for name, frames in (("left", 10), ("right", 25)):
-        lines = list(read_poses(tmp_path / f"{name}.jsonl")[1])
+        lines = list(read_lines(tmp_path / f"{name}.jsonl")[1])
         assert [(line["source"], line["frame"]) for line in lines] == [(name, index) for index in range(frames)]
     (tmp_path / "two.toml").write_text(
         'to = ["null"]\n[sources.one]\nsource = "a.mp4"\nto = ["{source}.jsonl"]\n[sources.two]\nsource = "b.mp4"\n'
     )
     code, _, stderr = run(["run", "--config", "two.toml", *tiny, "--to", "{source}-all.jsonl"], tmp_path)
     assert code == 0, stderr
-    assert len(list(read_poses(tmp_path / "one.jsonl")[1])) == 10, "a source's own sinks stay"
-    assert len(list(read_poses(tmp_path / "two-all.jsonl")[1])) == 25, "a flag wins over the file"
+    assert len(list(read_lines(tmp_path / "one.jsonl")[1])) == 10, "a source's own sinks stay"
+    assert len(list(read_lines(tmp_path / "two-all.jsonl")[1])) == 25, "a flag wins over the file"
 
 
 def test_a_step_that_does_not_come_back_is_one_line(tmp_path: Path, tiny: list[str]) -> None:
@@ -188,7 +188,7 @@ def test_an_existing_file_is_refused_and_untouched(tmp_path: Path, tiny: list[st
     assert (tmp_path / "out.jsonl").read_text() == "precious"
     code, _, stderr = run(["run", "clip.mp4", *tiny, "--to", "out.jsonl", "--overwrite"], tmp_path)
     assert code == 0, stderr
-    assert len(list(read_poses(tmp_path / "out.jsonl")[1])) == 5
+    assert len(list(read_lines(tmp_path / "out.jsonl")[1])) == 5
 
 
 def test_the_source_is_never_overwritten(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ import pytest
 from streampose import stream
 from streampose.errors import SinkError, UsageError
 from streampose.frames import Result
+from streampose.records.lines import read_lines
 from streampose.sinks.open import open_sink
-from streampose.sinks.poses import read_poses
 from tests.clips import numbered_image
 from tests.sinks.helpers import (
     TARGETS,
@@ -169,7 +169,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays_readable(target: str
     elif target == "out.jsonl":
         assert path.stat().st_size <= 20_000
         assert path.read_bytes().endswith(b"}\n")
-        assert [line["frame"] for line in read_poses(path)[1]] == list(range(written))
+        assert [line["frame"] for line in read_lines(path)[1]] == list(range(written))
     else:
         assert 25 <= readable_frames(path) <= written
 

@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pytest
 
+from streampose.records.lines import read_lines
 from streampose.sinks.open import open_sink
-from streampose.sinks.poses import read_poses
 from streampose.sinks.video import MIN_FRAGMENT_FRAMES
 from tests.clips import make_clip, read_number
 from tests.sinks.helpers import VIDEOS, child, frame_times, next_line, result, run_info, sound_packets
@@ -60,6 +60,6 @@ def test_a_killed_run_leaves_readable_files_that_lack_little(tmp_path: Path) -> 
         assert times == [Fraction(index, 25) for index in range(len(times))], target
         assert sound_packets(tmp_path / target)[-1][0] > times[-1] - 0.5
         assert len(times) >= 150 - 50 - 25, "at most one fragment and what the encoder holds"
-    assert [line["frame"] for line in read_poses(tmp_path / "out.jsonl")[1]] == list(range(150))
+    assert [line["frame"] for line in read_lines(tmp_path / "out.jsonl")[1]] == list(range(150))
     pictures = sorted((tmp_path / "out").iterdir())
     assert [read_number(cv2.imread(str(path))) for path in pictures] == list(range(150))

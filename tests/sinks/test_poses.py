@@ -17,8 +17,8 @@ import pytest
 from streampose import __version__
 from streampose.errors import SinkError, UsageError
 from streampose.frames import NO_TRACK, People, Result
+from streampose.records.lines import read_lines
 from streampose.sinks.open import open_sink
-from streampose.sinks.poses import read_poses
 from streampose.sinks.sink import Sink
 from tests.sinks.helpers import file_size_limit, result, run_info, someone
 
@@ -175,11 +175,11 @@ def test_a_reader_that_leaves_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> N
 def test_read_poses_gives_back_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     lines = write_lines(path, *(result(index) for index in range(3)))
-    header, frames = read_poses(path)
+    header, frames = read_lines(path)
     assert [header, *frames] == lines
 
     path.write_bytes(path.read_bytes()[:-40])
-    assert [line["frame"] for line in read_poses(str(path))[1]] == [0, 1]
+    assert [line["frame"] for line in read_lines(str(path))[1]] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -196,6 +196,6 @@ def test_read_poses_gives_back_what_was_written(tmp_path: Path) -> None:
 def test_read_poses_refuses_what_it_does_not_know(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "poses.jsonl").write_text(text)
     with pytest.raises(UsageError, match=message):
-        list(read_poses(tmp_path / "poses.jsonl")[1])
+        list(read_lines(tmp_path / "poses.jsonl")[1])
     with pytest.raises(UsageError, match="cannot read"):
-        read_poses(tmp_path / "none.jsonl")
+        read_lines(tmp_path / "none.jsonl")

@@ -1,0 +1,49 @@
+"""Converts a poses file to another format."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from streampose.errors import UsageError
+from streampose.records.formats import UNDERSTOOD, writer_of
+from streampose.records.poses import read_poses
+from streampose.sinks.target import check_file, frames_and_size, make_folder, name_of
+
+
+class Converted(NamedTuple):
+    """What has become of a conversion."""
+
+    frames: int
+    summary: str
+    """One line: name, number of frames and size."""
+    damage: UsageError | None
+    """Why the rest of the input could not be read; None if all of it was."""
+
+
+def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = False) -> Converted:
+    """Write a poses file in the format that the name `path` says. A file of hours needs little memory.
+
+    Raises:
+        UsageError: the source is not a poses file, the name says no format, or the output exists and `overwrite` is
+            False.
+        SinkError: the output cannot be written.
+    """
+    kind = writer_of(path)
+    if kind is None:
+        raise UsageError(f"unknown output {name_of(path)!r}: give {UNDERSTOOD}")
+    poses = read_poses(source)
+    check_file(path, overwrite=overwrite, source_path=poses.path)
+    make_folder(path.parent, name_of(path))
+    frames, damage = 0, None
+    writer = kind(path, overwrite=overwrite)
+    with writer:
+        writer.begin(poses.header)
+        try:
+            for line in poses.lines():
+                writer.write(line)
+                frames += 1
+        except UsageError as error:
+            damage = error
+    return Converted(frames, frames_and_size(name_of(path), frames, writer.size_bytes()), damage)

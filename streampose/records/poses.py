@@ -1,0 +1,195 @@
+"""Recorded poses: reads a poses file frame by frame, as arrays or as tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from streampose.errors import UsageError
+from streampose.frames import NO_TRACK, Boxes, Float32, People, Skeleton
+from streampose.records.lines import read_lines
+from streampose.records.tables import keypoint_columns, needs, person_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+BLOCK_FRAMES = 2000
+"""Frames that are turned into columns at once."""
+
+Rows = Literal["keypoints", "people"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFrame:
+    """One frame of a poses file."""
+
+    source_id: str
+    index: int
+    """Number of the frame in its source, from 0."""
+    pts_s: float
+    """Time of the frame in the source, in seconds."""
+    width: int
+    """In pixels."""
+    height: int
+    people: People
+    file: str | None = None
+    """For stills, the path of the file relative to the folder of the source. Otherwise None."""
+
+
+class RecordedPoses:
+    """A poses file. Iterating over it reads it frame by frame, so files of hours need little memory.
+
+    poses = streampose.read_poses("poses.jsonl")
+    for frame in poses:
+        print(frame.pts_s, frame.people.keypoints_xy)
+    table = poses.to_dataframe()
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Read the header.
+
+        Raises:
+            UsageError: the file cannot be read, is not a poses file or has a format version of the future.
+        """
+        self.path = os.fspath(path)
+        self.header, _ = read_lines(path)
+        """The first line; see docs/formats.md."""
+        self.skeleton = skeleton_of(self.header)
+        """Names and edges of the keypoints."""
+        self.source: str = self.header.get("source", "")
+        """The source as the user of the run wrote it, credentials redacted."""
+
+    def __repr__(self) -> str:
+        return f"RecordedPoses({self.path!r}, source={self.source!r}, {len(self.skeleton.names)} keypoints)"
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the frames as they are in the file; see docs/formats.md.
+
+        Raises:
+            UsageError: a line is damaged. An incomplete last line is skipped.
+        """
+        return read_lines(self.path)[1]
+
+    def __iter__(self) -> Iterator[RecordedFrame]:
+        for line in self.lines():
+            yield self.frame_of(line)
+
+    def frame_of(self, line: dict[str, Any]) -> RecordedFrame:
+        """Return a line of the file as arrays."""
+        return RecordedFrame(
+            line["source"],
+            line["frame"],
+            float("nan") if line["pts_s"] is None else line["pts_s"],
+            line["width"],
+            line["height"],
+            people_of(line["people"], len(self.skeleton.names)),
+            line.get("file"),
+        )
+
+    def blocks(self) -> Iterator[list[dict[str, Any]]]:
+        """Iterate over the frames in lists of at most `BLOCK_FRAMES`."""
+        block: list[dict[str, Any]] = []
+        lines = self.lines()
+        while True:
+            damage: UsageError | None = None
+            try:
+                block.append(next(lines))
+            except StopIteration:
+                break
+            except UsageError as error:
+                damage = error
+            if len(block) == BLOCK_FRAMES or (damage and block):
+                yield block
+                block = []
+            if damage:
+                raise damage
+        if block:
+            yield block
+
+    def to_dataframe(self, rows: Rows = "keypoints") -> pd.DataFrame:
+        """Return everybody as a pandas table. Needs the extra `data`.
+
+        Args:
+            rows: `keypoints`: a row per frame, person and keypoint. `people`: a row per frame and person, with the
+                columns of CSV and Parquet files. docs/numbers.md lists the columns of both.
+
+        Raises:
+            UsageError: pandas is not installed, or a line is damaged.
+        """
+        pandas = needs("pandas")
+        columns = keypoint_columns if rows == "keypoints" else person_columns
+        tables = [pandas.DataFrame(columns(block, self.skeleton.names)) for block in self.blocks()]
+        if not tables:
+            return pandas.DataFrame(columns([], self.skeleton.names))
+        return pandas.concat(tables, ignore_index=True)
+
+    def to_arrow(self, rows: Rows = "keypoints") -> pa.Table:
+        """Return the same as a pyarrow table. Needs the extra `data`. See `to_dataframe`."""
+        arrow = needs("pyarrow")
+        columns = keypoint_columns if rows == "keypoints" else person_columns
+        blocks = [columns(block, self.skeleton.names) for block in self.blocks()]
+        return arrow.concat_tables([arrow.table(block) for block in blocks or [columns([], self.skeleton.names)]])
+
+
+def read_poses(path: str | os.PathLike[str]) -> RecordedPoses:
+    """Open a poses file, as `--to poses.jsonl` writes it.
+
+    Raises:
+        UsageError: the file cannot be read, is not a poses file or has a format version of the future.
+    """
+    return RecordedPoses(path)
+
+
+def skeleton_of(header: dict[str, Any]) -> Skeleton:
+    """Return the skeleton of a poses file. Left and right keypoints are told by their names."""
+    names = tuple(header["skeleton"]["names"])
+    number_of = {name: number for number, name in enumerate(names)}
+    pairs = [
+        (number, number_of[other])
+        for name, number in number_of.items()
+        if "left" in name and (other := name.replace("left", "right")) in number_of
+    ]
+    return Skeleton(names, tuple((a, b) for a, b in header["skeleton"]["edges"]), tuple(pairs))
+
+
+def people_of(persons: list[dict[str, Any]], keypoint_count: int) -> People:
+    """Return the people of a line of a poses file as arrays. What is `null` there is NaN here."""
+    if not persons:
+        return People.none(keypoint_count)
+    keypoints = np.array([person["keypoints"] for person in persons], np.float32)
+    labels: dict[str, int] = {}
+    for person in persons:
+        labels.setdefault(person.get("class", "person"), len(labels))
+    ids = [person.get("id") for person in persons]
+    return replace(
+        People.of(
+            Boxes(
+                np.array([person["box_xyxy"] for person in persons], np.float32),
+                np.array([person["box_score"] for person in persons], np.float32),
+                np.array([labels[person.get("class", "person")] for person in persons], np.int64),
+            ),
+            keypoints[..., :2],
+            keypoints[..., 2],
+            _covariances(persons),
+            label_of={number: label for label, number in labels.items()},
+        ),
+        track_ids=np.array([NO_TRACK if one is None else one for one in ids], np.int64),
+        smooth_xy=_all(persons, "smoothed"),
+    )
+
+
+def _all(persons: list[dict[str, Any]], key: str) -> Float32 | None:
+    """Return a key of all persons as an array; None if somebody lacks it."""
+    if any(key not in person for person in persons):
+        return None
+    return np.array([person[key] for person in persons], np.float32)
+
+
+def _covariances(persons: list[dict[str, Any]]) -> Float32 | None:
+    triples = _all(persons, "covariances")
+    return None if triples is None else triples[..., [0, 1, 1, 2]].reshape(*triples.shape[:2], 2, 2)

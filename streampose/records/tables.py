@@ -1,0 +1,96 @@
+"""Recorded poses as columns of tables: one row per frame and person, or per frame, person and keypoint.
+
+The column names never change; what a file does not know is missing (NaN, or an empty field).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streampose.errors import UsageError
+
+Columns = dict[str, Any]
+"""Arrays or lists of one length, by the names of the columns."""
+
+PERSON_KEYS = ("source", "frame", "pts_s", "id", "class", "box_x1", "box_y1", "box_x2", "box_y2", "box_score")
+"""The first columns of the table with a row per frame and person,"""
+POINT_KEYS = ("x", "y", "score", "smooth_x", "smooth_y", "xx", "xy", "yy")
+"""and those of each keypoint, after its name: position in pixels, score, smoothed position, and variance of x,
+covariance, and variance of y in square pixels."""
+
+
+def person_names(names: Sequence[str]) -> list[str]:
+    """Return the columns of the table with a row per frame and person, for keypoints with these names."""
+    return [*PERSON_KEYS, *(f"{name}_{key}" for name in names for key in POINT_KEYS)]
+
+
+def person_columns(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Columns:
+    """Return the table with a row per frame and person of some lines of a poses file.
+
+    Missing numbers are NaN; a missing `id` is None.
+    """
+    rows = _rows(lines)
+    boxes = _numbers([person["box_xyxy"] for _, person in rows], 4)
+    columns: Columns = _frame_columns(rows)
+    columns |= {key: boxes[:, number] for number, key in enumerate(PERSON_KEYS[5:9])}
+    columns["box_score"] = _numbers([[person["box_score"]] for _, person in rows], 1)[:, 0]
+    points = point_values(rows, len(names))
+    for number, name in enumerate(names):
+        columns |= {f"{name}_{key}": points[:, number, column] for column, key in enumerate(POINT_KEYS)}
+    return columns
+
+
+def keypoint_columns(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Columns:
+    """Return the table with a row per frame, person and keypoint of some lines of a poses file."""
+    rows = _rows(lines)
+    count = len(names)
+    columns: Columns = {
+        key: [value for value in values for _ in range(count)] if isinstance(values, list) else values.repeat(count)
+        for key, values in _frame_columns(rows).items()
+    }
+    columns["keypoint"] = list(names) * len(rows)
+    points = point_values(rows, count).reshape(-1, len(POINT_KEYS))
+    return columns | {key: points[:, column] for column, key in enumerate(POINT_KEYS)}
+
+
+def point_values(rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], count: int) -> npt.NDArray[np.float64]:
+    """Return the values (R, K, 8) of `POINT_KEYS` of R people with K keypoints, NaN where missing."""
+    values = np.full((len(rows), count, len(POINT_KEYS)), np.nan)
+    people = [person for _, person in rows]
+    for key, columns in (("keypoints", slice(0, 3)), ("smoothed", slice(3, 5)), ("covariances", slice(5, 8))):
+        known = [number for number, person in enumerate(people) if key in person]
+        if known:
+            values[known, :, columns] = np.array([people[number][key] for number in known], np.float64)
+    return values
+
+
+def needs(module: str) -> Any:
+    """Import a module of the extra `data`. Raises `UsageError` if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{module} is not installed: pip install 'streampose[data]'") from error
+
+
+def _rows(lines: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return [(line, person) for line in lines for person in line["people"]]
+
+
+def _frame_columns(rows: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Columns:
+    return {
+        "source": [line["source"] for line, _ in rows],
+        "frame": np.array([line["frame"] for line, _ in rows], np.int64),
+        "pts_s": np.array([line["pts_s"] for line, _ in rows], np.float64),
+        "id": [person.get("id") for _, person in rows],
+        "class": [person.get("class", "person") for _, person in rows],
+    }
+
+
+def _numbers(values: list[list[float | None]], width: int) -> npt.NDArray[np.float64]:
+    """Return an array (R, width); None becomes NaN."""
+    return np.array(values, np.float64).reshape(-1, width)
