@@ -93,6 +93,8 @@ def test_the_factor_is_the_exponential_of_three_values() -> None:
     scores = torch.tensor([[1.5, 0.6, 0.2]])  # clipped, they have a mean of 0.6
     factors = log_factors(stray, scores, CALIBRATION)[0]
     assert factors.tolist() == pytest.approx([0.0 + 0.5, 0.5 + 0.0, 0.5 - 0.5], abs=1e-6)
+    with_gap = log_factors(stray, torch.tensor([[1.0, 0.8, torch.nan]]), CALIBRATION)[0]
+    assert with_gap.tolist() == pytest.approx(factors.tolist(), abs=1e-6)  # without a score counts as 0
     heatmaps = some_heatmaps()
     cells, scores = decode_heatmaps(heatmaps, "paper")
     moments, stray = spread(heatmaps, cells)
