@@ -91,7 +91,7 @@ def test_pictures_of_several_sizes_as_one_by_one(bundled, demo) -> None:
     images = [first, first[:500, :600], second, second[::2, ::2]]
     people = [boxes[:2], Boxes.none(), more, boxes_of(more.xyxy[:1] / 2)]
     together = bundled.estimate(images, people)
-    assert [len(keypoints) for keypoints, _ in together] == [2, 0, len(more), 1]
+    assert [len(keypoints) for keypoints, *_ in together] == [2, 0, len(more), 1]
     for image, some, (keypoints, scores, covariances) in zip(images, people, together, strict=True):
         for person in range(len(some)):
             ((alone, its_scores, its_covariances),) = bundled.estimate([image], [some[person : person + 1]])
