@@ -60,7 +60,8 @@ def ours(estimator: PoseEstimator, device: torch.device) -> Estimate:
     """Return a function with the same signature for our estimator."""
 
     def estimate(image: Image, boxes: Boxes) -> tuple[Float32, Float32]:
-        return estimator.estimate([torch.from_numpy(image).to(device)], [boxes])[0]
+        keypoints, scores, _ = estimator.estimate([torch.from_numpy(image).to(device)], [boxes])[0]
+        return keypoints, scores
 
     return estimate
 

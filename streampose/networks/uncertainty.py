@@ -97,7 +97,7 @@ def covariances(heatmaps: Tensor, cells_xy: Tensor, scores: Tensor, calibration:
 def log_factors(stray: Tensor, scores: Tensor, calibration: Calibration) -> Tensor:
     """Return the logarithms (N, K) float32 of the calibration's factors; `stray` and `scores` are (N, K) float32."""
     device = stray.device
-    pose_scores = scores.clamp(0, 1).mean(-1, keepdim=True)
+    pose_scores = scores.nan_to_num(nan=0.0).clamp(0, 1).mean(-1, keepdim=True)
     return (
         _along(calibration.stray, stray)
         + _along(calibration.pose_score, pose_scores)

@@ -193,7 +193,7 @@ def test_the_reference_finds_the_keypoints_that_we_find(tmp_path: Path, experts:
     image = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 16, 3), np.uint8), (320, 180))
     made = make_up(boxes((20, 20, 80, 150), (100, 50, 160, 170)), 5, 320, 180)
     ours = PoseEstimator(folder, device=CPU, dtype=torch.float32, blur="hf")
-    xy, scores = ours.estimate([torch.from_numpy(image)], [made])[0]
+    xy, scores, _ = ours.estimate([torch.from_numpy(image)], [made])[0]
     theirs = reference.estimate(np.ascontiguousarray(image[..., ::-1]), made.xyxy)
     np.testing.assert_allclose(scores, theirs[..., 2], rtol=0.02, atol=0.1)  # heights of up to 200
     # Where a heatmap of random weights is hardly positive the refinement of its peak amplifies what is rounded.

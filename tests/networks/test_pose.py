@@ -58,7 +58,7 @@ def bundled() -> PoseEstimator:
 def test_bundled_network_on_the_demo_clip(blur, demo) -> None:
     found = load(DEFAULT_POSE, blur=blur).estimate([image for image, *_ in demo], [boxes for _, boxes, _ in demo])
     near = []
-    for (keypoints, scores), (_, boxes, truth) in zip(found, demo, strict=True):
+    for (keypoints, scores, _), (_, boxes, truth) in zip(found, demo, strict=True):
         assert keypoints.dtype == scores.dtype == np.float32
         assert keypoints.shape == (*scores.shape, 2) == (len(boxes), 17, 2)
         distances = np.linalg.norm(keypoints - truth[..., :2], axis=-1)
@@ -81,7 +81,7 @@ def test_equals_transformers_reference_chain(demo) -> None:
     with torch.no_grad():
         outputs = model.float()(**inputs)
     (people,) = processor.post_process_pose_estimation(outputs, boxes=[xywh], kernel_size=11)
-    ((keypoints, scores),) = load(DEFAULT_POSE, blur="hf").estimate([image], [boxes])
+    ((keypoints, scores, _),) = load(DEFAULT_POSE, blur="hf").estimate([image], [boxes])
     np.testing.assert_allclose(keypoints, np.stack([person["keypoints"] for person in people]), atol=0.3)
     np.testing.assert_allclose(scores, np.stack([person["scores"] for person in people]), atol=0.01)
 
@@ -91,19 +91,20 @@ def test_pictures_of_several_sizes_as_one_by_one(bundled, demo) -> None:
     images = [first, first[:500, :600], second, second[::2, ::2]]
     people = [boxes[:2], Boxes.none(), more, boxes_of(more.xyxy[:1] / 2)]
     together = bundled.estimate(images, people)
-    assert [len(keypoints) for keypoints, _ in together] == [2, 0, len(more), 1]
-    for image, some, (keypoints, scores) in zip(images, people, together, strict=True):
+    assert [len(keypoints) for keypoints, *_ in together] == [2, 0, len(more), 1]
+    for image, some, (keypoints, scores, covariances) in zip(images, people, together, strict=True):
         for person in range(len(some)):
-            ((alone, its_scores),) = bundled.estimate([image], [some[person : person + 1]])
+            ((alone, its_scores, its_covariances),) = bundled.estimate([image], [some[person : person + 1]])
             np.testing.assert_allclose(keypoints[person], alone[0], atol=0.02)
             np.testing.assert_allclose(scores[person], its_scores[0], atol=1e-3)
+            np.testing.assert_allclose(covariances[person], its_covariances[0], rtol=0.05, atol=0.05)
 
 
 def test_more_may_be_begun_before_the_first_is_waited_for(bundled, demo) -> None:
     (first, boxes, _), (second, more, _), _ = demo
     expected = [bundled.estimate([first], [boxes]), bundled.estimate([second], [more])]
     begun_first, begun_second = bundled.begin([first], [boxes]), bundled.begin([second], [more])
-    for found, ((keypoints, scores),) in zip((begun_first.result(), begun_second.result()), expected, strict=True):
+    for found, ((keypoints, scores, _),) in zip((begun_first.result(), begun_second.result()), expected, strict=True):
         np.testing.assert_allclose(found[0][0], keypoints, atol=0.02)
         np.testing.assert_allclose(found[0][1], scores, atol=1e-3)
 
@@ -121,9 +122,10 @@ def test_what_is_fetched_is_what_was_there_when_it_was_asked_for() -> None:
 
 def test_nobody_and_nothing_are_ordinary(bundled, demo) -> None:
     assert bundled.estimate([], []) == []
-    for keypoints, scores in bundled.estimate([demo[0][0]] * 2, [Boxes.none()] * 2):
+    for keypoints, scores, covariances in bundled.estimate([demo[0][0]] * 2, [Boxes.none()] * 2):
         assert keypoints.shape == (0, 17, 2)
         assert scores.shape == (0, 17)
+        assert covariances.shape == (0, 17, 2, 2)
 
 
 def test_flip_test_sees_no_difference_between_left_and_right(demo) -> None:
@@ -132,7 +134,9 @@ def test_flip_test_sees_no_difference_between_left_and_right(demo) -> None:
     mirrored = boxes_of(
         np.stack([1279 - boxes.xyxy[:, 2], boxes.xyxy[:, 1], 1279 - boxes.xyxy[:, 0], boxes.xyxy[:, 3]], 1)
     )
-    (straight, scores), (turned, its_scores) = estimator.estimate([image, image.flip(1)], [boxes, mirrored])
+    (straight, scores, covariances), (turned, its_scores, its_covariances) = estimator.estimate(
+        [image, image.flip(1)], [boxes, mirrored]
+    )
     order = np.arange(17)
     for left, right in estimator.skeleton.flip_pairs:
         order[[left, right]] = right, left
@@ -141,18 +145,23 @@ def test_flip_test_sees_no_difference_between_left_and_right(demo) -> None:
     assert sure.mean() > 0.5
     turned_back = turned[:, order] * [-1, 1] + [1279, 0]
     np.testing.assert_allclose(turned_back[sure], straight[sure], atol=0.5)
-    ((once, _),) = load(DEFAULT_POSE).estimate([image], [boxes])
+    turned_covariances = its_covariances[:, order] * [[1, -1], [-1, 1]]
+    sizes = np.trace(covariances, axis1=-2, axis2=-1)[..., None, None]
+    assert np.quantile(np.abs(turned_covariances - covariances)[sure] / sizes[sure], 0.95) < 0.1
+    ((once, *_),) = load(DEFAULT_POSE).estimate([image], [boxes])
     assert np.abs(once - straight)[sure].max() > 0.5, "the flip test changes something"
 
 
 def test_keypoints_without_a_finite_heatmap_have_no_place_and_score_zero(tmp_path, demo) -> None:
     estimator = load(save_pose(tmp_path / "net"))
     estimator._network.head.bias.data[3] = math.nan
-    ((keypoints, scores),) = estimator.estimate([demo[0][0]], [demo[0][1]])
+    ((keypoints, scores, covariances),) = estimator.estimate([demo[0][0]], [demo[0][1]])
     assert np.isnan(keypoints[:, 3]).all()
     assert np.isfinite(np.delete(keypoints, 3, axis=1)).all()
     assert (scores[:, 3] == 0).all()
     assert (np.delete(scores, 3, axis=1) != 0).all()
+    assert np.isnan(covariances[:, 3]).all()
+    assert np.isfinite(np.delete(covariances, 3, axis=1)).all()
 
 
 def test_weights_too_large_for_the_dtype_are_refused(tmp_path) -> None:

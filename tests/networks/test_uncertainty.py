@@ -12,7 +12,7 @@ import torch
 
 from streampose.errors import ModelError
 from streampose.networks.checkpoints import resolve
-from streampose.networks.geometry import crop_regions, decode_heatmaps
+from streampose.networks.geometry import Blur, crop_regions, decode_heatmaps
 from streampose.networks.known import DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator, calibration_of
 from streampose.networks.uncertainty import (
@@ -61,11 +61,12 @@ def some_heatmaps(count: int = 4) -> torch.Tensor:
     return heatmaps
 
 
+@pytest.mark.parametrize("blur", ["paper", "hf"])
 @pytest.mark.parametrize("degrees", [0, 30, 90, 155])
-def test_a_known_gaussian_is_recovered(degrees: float) -> None:
+def test_a_known_gaussian_is_recovered(degrees: float, blur: Blur) -> None:
     matrix = turned(3.0, 1.5, degrees)
     heatmaps = gaussian((22.3, 30.6), matrix)[None, None]
-    cells, scores = decode_heatmaps(heatmaps, "paper")
+    cells, scores = decode_heatmaps(heatmaps, blur)
     found = covariances(heatmaps, cells, scores, None)[0, 0].numpy()
     expected = matrix + LEAST_VARIANCE * np.eye(2)
     assert found == pytest.approx([expected[0, 0], expected[1, 1], expected[0, 1]], abs=0.02)
@@ -93,6 +94,8 @@ def test_the_factor_is_the_exponential_of_three_values() -> None:
     scores = torch.tensor([[1.5, 0.6, 0.2]])  # clipped, they have a mean of 0.6
     factors = log_factors(stray, scores, CALIBRATION)[0]
     assert factors.tolist() == pytest.approx([0.0 + 0.5, 0.5 + 0.0, 0.5 - 0.5], abs=1e-6)
+    with_gap = log_factors(stray, torch.tensor([[1.0, 0.8, torch.nan]]), CALIBRATION)[0]
+    assert with_gap.tolist() == pytest.approx(factors.tolist(), abs=1e-6)  # without a score counts as 0
     heatmaps = some_heatmaps()
     cells, scores = decode_heatmaps(heatmaps, "paper")
     moments, stray = spread(heatmaps, cells)
@@ -149,13 +152,12 @@ def test_an_accelerator_computes_what_the_cpu_does() -> None:
     torch.testing.assert_close(chain(accelerator.type).cpu(), chain("cpu"), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{}, {"flip_test": True, "blur": "hf"}])
-def test_true_keypoints_are_inside_the_ellipses_as_often_as_they_should(options: dict[str, object]) -> None:
-    """On the clip that the calibration was not fitted to. Seen on all frames: 53 % and 87 %."""
-    estimator = PoseEstimator(DEFAULT_POSE, device=CPU, dtype=torch.float32, **options)
-    points = measure(estimator, of_clip("crossing", every=100))
+def test_true_keypoints_are_inside_the_ellipses_as_often_as_they_should() -> None:
+    """On the clip that the calibration was not fitted to. Seen on every second frame: 54 % and 86 %."""
+    estimator = PoseEstimator(DEFAULT_POSE, device=CPU, dtype=torch.float32)
+    points = measure(estimator, of_clip("crossing", every=125))
     half, most = shares_inside(points.distances)
-    assert len(points.scores) > 250
+    assert len(points.scores) > 200
     assert 0.42 < half < 0.62
     assert 0.82 < most < 0.95
 
