@@ -96,6 +96,11 @@ class Desk:
         self._picture: Image | None = None
         self.keepsakes: Keepsakes | None = None
 
+    @property
+    def first_view(self) -> View:
+        """The first view of the layout."""
+        return self._layout.views[0]
+
     def begin(self, run: RunInfo, name: str) -> None:
         """Prepare for saving stills and recordings, whose names begin with `name`."""
         self.keepsakes = self.keepsakes or Keepsakes(run, name)
@@ -103,8 +108,8 @@ class Desk:
     def update(self, pts_s: float) -> None:
         """Show what the views have now, and record it at a time of the recording."""
         self._draw()
-        if self.keepsakes is not None and self._picture is not None:
-            self._try(lambda kept, picture: kept.record(picture, pts_s))
+        if self.keepsakes is not None and self.keepsakes.is_recording:
+            self._tell(self._try(lambda kept, picture: kept.record(picture, pts_s)))
 
     def _draw(self) -> None:
         picture = self._layout.picture(shows_pace=self._shows_pace)
@@ -172,12 +177,17 @@ class Desk:
                 return False
             note = self._do(word)
         if note is not None:
-            self._note, self._note_until_s = note, time.monotonic() + NOTE_S
+            self._tell(note)
             self._draw()
         elif self._note and time.monotonic() >= self._note_until_s:
             self._note = ""
             self._draw()
         return True
+
+    def _tell(self, note: str | None) -> None:
+        """Show a note for a while, from the next picture on."""
+        if note is not None:
+            self._note, self._note_until_s = note, time.monotonic() + NOTE_S
 
     def _do(self, key: str) -> str | None:
         """Do what a key means. Return a note about it; None if the key means nothing."""

@@ -75,6 +75,13 @@ class _ViewSink(Sink):
         """Handle keys, clicks and the close button while no frame arrives. Return False if the user quits."""
         return None if self._desk.serve() else False
 
+    def summary(self) -> str | None:
+        """Return the names of the stills and recordings that the user has saved; None if there are none. A window tells
+        them once.
+        """
+        keepsakes = self._desk.keepsakes
+        return keepsakes.summary() if keepsakes is not None and self._view is self._desk.first_view else None
+
     def interrupt(self) -> None:
         """Stop all waiting."""
         self._desk.interrupted = True
@@ -106,10 +113,6 @@ class WindowSink(_ViewSink):
         """Store the run. The window opens with the first frame."""
         super().open(run)
         self._desk.begin(run, run.source.source_id)
-
-    def summary(self) -> str | None:
-        """Return the names of the stills and recordings that the user has saved; None if there are none."""
-        return None if self._desk.keepsakes is None else self._desk.keepsakes.summary()
 
     def _show(self, result: Result, source: SourceInfo) -> bool:
         desk, pts_s = self._desk, result.frame.pts_s
