@@ -94,7 +94,7 @@ OPTIONS = (
         "window, or null for no output (default: window); {source} stands for the name of the source, {time} for the "
         "start of a segment",
     ),
-    Option("overwrite", SWITCH, False, "replace existing files", commands=_BOTH),
+    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_BOTH, "smooth")),
     Option(
         "pose",
         TEXT,
