@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,17 +13,15 @@ from streampose.frames import NO_TRACK, Boxes, Float32, People
 from streampose.networks.checkpoints import assets_folder
 from streampose.people.both_ways import Timed
 from streampose.people.overlap import best_pairs, box_overlaps
+from tools.evaluate_smoothing import Posed, Smoothness, Truth, read_truth
+from tools.evaluate_smoothing import smoothness as judged
 
 POSES = Path(__file__).parent / "data/crossing_poses.npz"
-LEAST_SCORE = 0.3
-RESTS, MOVES = 2.0, 40.0
-"""Below and above these true speeds, in pixels per second."""
 
 
 @cache
-def truth() -> list[dict[str, Any]]:
-    frames: list[dict[str, Any]] = json.loads((assets_folder() / "crossing_truth.json").read_text("utf-8"))["frames"]
-    return frames
+def truth() -> Truth:
+    return read_truth(assets_folder() / "crossing_truth.json")
 
 
 @cache
@@ -49,36 +45,12 @@ def crossing() -> list[Timed]:
     return frames
 
 
-@dataclass(frozen=True)
-class Smoothness:
-    """Means, in pixels."""
-
-    tremble: float
-    """How far a joint that rests in truth moves from frame to frame."""
-    moving_error: float
-    """How far a joint that moves is from the true one."""
-
-
-def smoothness(frames: Sequence[Timed], smoothed: Sequence[Float32]) -> Smoothness:
-    tremble: list[float] = []
-    error: list[float] = []
-    before: dict[int, tuple[float, Any, Float32]] = {}
-    for (pts_s, people), true, all_xy in zip(frames, truth(), smoothed, strict=True):
-        points_of = {person["id"] + 1: np.array(person["keypoints"]) for person in true["people"]}
-        now = {}
-        for number, scores, xy in zip(people.track_ids.tolist(), people.keypoint_scores, all_xy, strict=True):
-            if number == NO_TRACK:
-                continue
-            now[number] = pts_s, points_of[number], xy
-            if number not in before:
-                continue
-            last_s, last_points, last_xy = before[number]
-            points = points_of[number]
-            speeds = np.hypot(*(points - last_points)[:, :2].T) / (pts_s - last_s)
-            is_seen = (points[:, 2] == 2) & (last_points[:, 2] == 2) & (scores > LEAST_SCORE)
-            tremble += np.hypot(*(xy - last_xy).T)[is_seen & (speeds < RESTS)].tolist()
-            error += np.hypot(*(xy - points[:, :2]).T)[is_seen & (speeds > MOVES)].tolist()
-        before = now
-    assert len(tremble) > 300
-    assert len(error) > 5000
-    return Smoothness(float(np.mean(tremble)), float(np.mean(error)))
+def smoothness(smoothed: Sequence[Float32]) -> Smoothness:
+    """Judge smoothed keypoints of the clip."""
+    return judged(
+        [
+            Posed(pts_s, people.track_ids, people.boxes_xyxy, people.keypoint_scores, xy)
+            for (pts_s, people), xy in zip(crossing(), smoothed, strict=True)
+        ],
+        truth(),
+    )
