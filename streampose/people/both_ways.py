@@ -37,7 +37,6 @@ REST_SHARE = COMES_TO_REST / (BEGINS_TO_MOVE + COMES_TO_REST)
 """Probability that a keypoint rests of which nothing else is known."""
 SPEED_VARIANCE = START_SPEED**2 + ACCELERATION**2 * FRAME_S / COMES_TO_REST
 """Variance of the velocity of a moving keypoint of which nothing else is known, in sizes per second, squared."""
-
 TOGETHER = 50
 """Frames that are combined in one calculation. With fewer it takes longer, with more it needs more memory."""
 
@@ -73,7 +72,8 @@ class TwoWaySmoother:
         """
         measured = [_measured(frame.people) for frame in block]
         backwards = Filters(self._keypoint_count)
-        _expectations(backwards, [(-frame.pts_s, _measured(frame.people)) for frame in reversed(ahead)])
+        for frame in reversed(ahead):
+            backwards.step(_measured(frame.people), -frame.pts_s)
         times_s = [frame.pts_s for frame in block]
         before = _expectations(self._forwards, list(zip(times_s, measured, strict=True)))
         reverse = [(-pts_s, some) for pts_s, some in zip(times_s, measured, strict=True)][::-1]
