@@ -94,7 +94,7 @@ OPTIONS = (
         "(drawn/), a still (.jpg, .png), a live stream (rtmp://, rtsp://), window, or null for no output (default: "
         "window); {source} stands for the name of the source, {time} for the start of a segment",
     ),
-    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_BOTH, "convert")),
+    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_BOTH, "convert", "smooth")),
     Option(
         "pose",
         TEXT,

@@ -11,12 +11,15 @@ Sizes are square roots of box areas, as in `streampose.people.known`.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from streampose.frames import NO_TRACK, Float32, Int64, People, Result
 from streampose.people.known import Bools, Records
 from streampose.people.overlap import box_areas
+
+Float64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 NOISE = 0.01
 """The variance of a keypoint's measurement noise is this times its standard deviation times the person's size. Most of
@@ -43,6 +46,8 @@ RESTART_S = 0.3
 """After a longer gap the filter starts again."""
 JUMP = 0.5
 """It also starts again for a keypoint that is farther than this from where it is expected, in sizes."""
+UNKNOWN_VARIANCE = 1e12
+"""Variance of a keypoint that was not found, in square pixels."""
 
 
 def _record(keypoint_count: int) -> np.dtype[np.void]:
@@ -73,7 +78,7 @@ class Smoother:
             keypoint_count: K of every pose.
             replaces: whether the smoothed keypoints replace the raw ones, instead of standing beside them.
         """
-        self._known: Records = np.zeros(0, _record(keypoint_count))
+        self._filters = Filters(keypoint_count)
         self._replaces = replaces
 
     def __call__(self, result: Result) -> Result:
@@ -96,36 +101,35 @@ class Smoother:
         tracked = np.flatnonzero(people.track_ids != NO_TRACK)
         if not len(tracked):
             return smooth_xy
-        of = people[tracked]
-        sizes = np.sqrt(np.maximum(box_areas(of.boxes_xyxy), 1.0)).astype(np.float64)[:, None]
-        is_known = np.asarray(np.isfinite(of.keypoints_xy).all(axis=-1))
-        xy = np.where(is_known[..., None], of.keypoints_xy, 0).astype(np.float64)
-        before = self._before(of.track_ids, xy, sizes, pts_s)
-        now = _filtered(before, xy, is_known, _noise(of, sizes), sizes, pts_s)
+        measured = measure(people[tracked])
+        _, now = self._filters.step(measured, pts_s)
         resting = now["resting"][..., None]
         smoothed = resting * now["rest_xy"] + (1 - resting) * now["xy"]
-        smooth_xy[tracked] = np.where(is_known[..., None], smoothed, of.keypoints_xy)
-        is_missing = ~np.isin(self._known["id"], of.track_ids) & (pts_s - self._known["pts_s"] <= RESTART_S)
-        self._known = np.concatenate([now, self._known[is_missing]]) if is_missing.any() else now
+        smooth_xy[tracked] = np.where(measured.is_found[..., None], smoothed, people.keypoints_xy[tracked])
         return smooth_xy
 
-    def _before(self, ids: Int64, xy: Float64, sizes: Float64, pts_s: float) -> Records:
-        """Return what is known of the people; for new ones, and after a gap, a start at `xy`."""
-        before = np.zeros(len(ids), self._known.dtype)
-        before["id"], before["pts_s"] = ids, pts_s
-        before["rest_xy"] = before["xy"] = xy
-        before["rest_variance"] = before["variance"] = np.square(FIRST_SPREAD * sizes)
-        before["speed_variance"] = np.square(FIRST_SPEED * sizes)
-        before["resting"] = 0.5
-        row_of = {number: row for row, number in enumerate(self._known["id"].tolist())}
-        for row, number in enumerate(ids.tolist()):
-            known = row_of.get(number)
-            if known is not None and pts_s - self._known["pts_s"][known] <= RESTART_S:
-                before[row] = self._known[known]
-        return before
+
+class Measured(NamedTuple):
+    """The keypoints of the N tracked people of a frame, as the filters take them."""
+
+    ids: Int64
+    """(N,) the identities."""
+    xy: Float64
+    """(N, K, 2) in pixels; 0 where not found."""
+    is_found: Bools
+    """(N, K)"""
+    noise: Float64
+    """(N, K) variance of each axis, in square pixels."""
+    sizes: Float64
+    """(N, 1) in pixels."""
 
 
-Float64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+def measure(people: People) -> Measured:
+    """Return what the filters take of people who are all tracked."""
+    sizes = np.sqrt(np.maximum(box_areas(people.boxes_xyxy), 1.0)).astype(np.float64)[:, None]
+    is_found = np.asarray(np.isfinite(people.keypoints_xy).all(axis=-1))
+    xy = np.where(is_found[..., None], people.keypoints_xy, 0).astype(np.float64)
+    return Measured(people.track_ids, xy, is_found, _noise(people, sizes), sizes)
 
 
 def _noise(people: People, sizes: Float64) -> Float64:
@@ -136,40 +140,90 @@ def _noise(people: People, sizes: Float64) -> Float64:
     return np.asarray(NOISE * sizes * deviations, np.float64)
 
 
-def _filtered(
-    before: Records, found: Float64, is_found: Bools, noise: Float64, sizes: Float64, pts_s: float
-) -> Records:
-    """Return the state of the filters after the keypoints `found` (N, K, 2)."""
+class Expected(NamedTuple):
+    """What the filters expect of the N people of a frame."""
+
+    state: Records
+    """(N,) rows of `Filters`."""
+    is_new: Bools
+    """(N,) whether the filters have just started, so that they expect nothing."""
+
+
+class Filters:
+    """The filters of the keypoints of everybody in one source. Not thread-safe."""
+
+    def __init__(self, keypoint_count: int) -> None:
+        """Start without people."""
+        self._known: Records = np.zeros(0, _record(keypoint_count))
+
+    def step(self, measured: Measured, pts_s: float) -> tuple[Expected, Records]:
+        """Return the state of the filters at a later time: as expected, and as corrected by what is measured."""
+        before, is_new = self._before(measured, pts_s)
+        expected = _predicted(before, measured.sizes, pts_s)
+        now = _corrected(expected, measured)
+        is_missing = ~np.isin(self._known["id"], measured.ids) & (pts_s - self._known["pts_s"] <= RESTART_S)
+        self._known = np.concatenate([now, self._known[is_missing]]) if is_missing.any() else now
+        return Expected(expected, is_new), now
+
+    def _before(self, measured: Measured, pts_s: float) -> tuple[Records, Bools]:
+        """Return what is known of the people, and who starts where they are found: who is new, or after a gap."""
+        ids, sizes = measured.ids, measured.sizes
+        before = np.zeros(len(ids), self._known.dtype)
+        before["id"], before["pts_s"] = ids, pts_s
+        before["rest_xy"] = before["xy"] = measured.xy
+        before["rest_variance"] = before["variance"] = np.square(FIRST_SPREAD * sizes)
+        before["speed_variance"] = np.square(FIRST_SPEED * sizes)
+        before["resting"] = 0.5
+        is_new = np.ones(len(ids), np.bool_)
+        row_of = {number: row for row, number in enumerate(self._known["id"].tolist())}
+        for row, number in enumerate(ids.tolist()):
+            known = row_of.get(number)
+            if known is not None and 0 <= pts_s - self._known["pts_s"][known] <= RESTART_S:
+                before[row], is_new[row] = self._known[known], False
+        return before, is_new
+
+
+def _predicted(before: Records, sizes: Float64, pts_s: float) -> Records:
+    """Return the expected state of the filters at a later time."""
     step_s = (pts_s - before["pts_s"])[:, None]
     resting, rest_xy, rest_variance, moving = _mixed(before, step_s, sizes)
     xy, velocity, variance, covariance, speed_variance = moving
-
-    # Predict.
-    rest_variance = rest_variance + np.square(REST_SPREAD * sizes) * step_s / FRAME_S
-    xy = xy + velocity * step_s[..., None]
     disturbed = np.square(ACCELERATION * sizes)
-    variance = variance + 2 * step_s * covariance + step_s**2 * speed_variance + disturbed * step_s**3 / 3
-    covariance = covariance + step_s * speed_variance + disturbed * step_s**2 / 2
-    speed_variance = speed_variance + disturbed * step_s
 
-    # Correct. Keypoints that were not found have no weight.
-    noise = np.where(is_found, noise, 1e12)
+    now = before.copy()
+    now["pts_s"] = pts_s
+    now["resting"] = resting
+    now["rest_xy"] = rest_xy
+    now["rest_variance"] = rest_variance + np.square(REST_SPREAD * sizes) * step_s / FRAME_S
+    now["xy"] = xy + velocity * step_s[..., None]
+    now["velocity"] = velocity
+    now["variance"] = variance + 2 * step_s * covariance + step_s**2 * speed_variance + disturbed * step_s**3 / 3
+    now["covariance"] = covariance + step_s * speed_variance + disturbed * step_s**2 / 2
+    now["speed_variance"] = speed_variance + disturbed * step_s
+    return now
+
+
+def _corrected(expected: Records, measured: Measured) -> Records:
+    """Return the state of the filters after the measured keypoints. Those that were not found have no weight."""
+    found, is_found, sizes = measured.xy, measured.is_found, measured.sizes
+    rest_xy, rest_variance, resting = expected["rest_xy"], expected["rest_variance"], expected["resting"]
+    xy, variance, covariance = expected["xy"], expected["variance"], expected["covariance"]
+    noise = np.where(is_found, measured.noise, UNKNOWN_VARIANCE)
     rest_total, total = rest_variance + noise, variance + noise
     rest_stray, stray = found - rest_xy, found - xy
     gain, speed_gain = variance / total, covariance / total
     rest_gain = rest_variance / rest_total
-    likelihoods = _log_likelihoods(rest_stray, rest_total) - _log_likelihoods(stray, total)
+    likelihoods = log_likelihoods(rest_stray, rest_total) - log_likelihoods(stray, total)
     odds = np.exp(np.clip(np.where(is_found, likelihoods, 0), -50, 50)) * resting / (1 - resting)
 
-    now = before.copy()
-    now["pts_s"] = pts_s
+    now = expected.copy()
     now["rest_xy"] = rest_xy + rest_gain[..., None] * rest_stray
     now["rest_variance"] = (1 - rest_gain) * rest_variance
     now["xy"] = xy + gain[..., None] * stray
-    now["velocity"] = velocity + speed_gain[..., None] * stray
+    now["velocity"] = expected["velocity"] + speed_gain[..., None] * stray
     now["variance"] = (1 - gain) * variance
     now["covariance"] = (1 - gain) * covariance
-    now["speed_variance"] = speed_variance - speed_gain * covariance
+    now["speed_variance"] = expected["speed_variance"] - speed_gain * covariance
     now["resting"] = np.clip(odds / (1 + odds), 0.001, 0.999)
     has_jumped = is_found & (np.square(stray).sum(axis=-1) > np.square(JUMP * sizes))
     now["rest_xy"][has_jumped] = now["xy"][has_jumped] = found[has_jumped]
@@ -211,7 +265,7 @@ def _mixed(
     return resting, rest_xy, rest_variance, (xy, velocity, variance, covariance, speed_variance)
 
 
-def _log_likelihoods(stray: Float64, variance: Float64) -> Float64:
+def log_likelihoods(stray: Float64, variance: Float64) -> Float64:
     """Return the logarithm (N, K) of a normal density in two dimensions, but for a constant."""
     found: Float64 = -np.log(variance) - np.square(stray).sum(axis=-1) / (2 * variance)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,11 @@ PIXEL_DECIMALS = 2
 SCORE_DECIMALS = 4
 COVARIANCE_DECIMALS = 3
 """In squared pixels."""
+
+
+def line_of(record: dict[str, Any]) -> bytes:
+    """Return a line of the file. Raises `ValueError` if a number is not finite."""
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def header(run: RunInfo) -> dict[str, Any]:
@@ -84,6 +90,11 @@ def _rounded(values: npt.NDArray[np.float32], decimals: int) -> Any:
     with_gaps = rounded.astype(object)
     with_gaps[~finite] = None
     return with_gaps.tolist()
+
+
+def pixels(xy: npt.NDArray[np.float32]) -> Any:
+    """Return coordinates as nested lists, as they are in the file."""
+    return _rounded(xy, PIXEL_DECIMALS)
 
 
 def _number(value: float) -> float | None:

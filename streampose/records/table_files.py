@@ -11,7 +11,8 @@ from typing import Any
 
 from streampose.errors import SinkError
 from streampose.records.tables import needs, person_columns, person_names
-from streampose.records.writer import Writer, write_all
+from streampose.records.writer import Writer
+from streampose.sinks.lines import LineFile
 from streampose.sinks.target import create, failed, make_folder, name_of
 
 GROUP_FRAMES = 5000
@@ -24,14 +25,14 @@ class CsvWriter(Writer):
     complete rows.
     """
 
-    _fd: int | None = None
+    _file: LineFile | None = None
     _count = 0
 
     def begin(self, header: dict[str, Any]) -> None:
         """Create the file and write the names of the columns."""
         names = header["skeleton"]["names"]
         self._count = len(names)
-        self._fd = create(self.path, overwrite=self.overwrite)
+        self._file = LineFile(create(self.path, overwrite=self.overwrite))
         self._write([person_names(names)])
 
     def write(self, line: dict[str, Any]) -> None:
@@ -41,9 +42,8 @@ class CsvWriter(Writer):
 
     def close(self) -> None:
         """Close the file."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            os.close(fd)
+        if self._file is not None:
+            self._file.close()
 
     def _row(self, line: dict[str, Any], person: dict[str, Any]) -> list[Any]:
         row = [line["source"], line["frame"], line["pts_s"], person.get("id"), person.get("class", "person")]
@@ -56,11 +56,11 @@ class CsvWriter(Writer):
         return row
 
     def _write(self, rows: list[list[Any]]) -> None:
-        assert self._fd is not None
+        assert self._file is not None
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         try:
-            write_all(self._fd, text.getvalue().encode())
+            self._file.append(text.getvalue().encode())
         except OSError as error:
             raise failed(name_of(self.path), error) from error
 

@@ -1,0 +1,56 @@
+"""The poses that the bundled networks find on the crossing clip, with the true identities, and how smooth they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from streampose.frames import NO_TRACK, Boxes, Float32, People
+from streampose.networks.checkpoints import assets_folder
+from streampose.people.both_ways import Timed
+from streampose.people.overlap import best_pairs, box_overlaps
+from tools.evaluate_smoothing import Posed, Smoothness, Truth, read_truth
+from tools.evaluate_smoothing import smoothness as judged
+
+POSES = Path(__file__).parent / "data/crossing_poses.npz"
+
+
+@cache
+def truth() -> Truth:
+    return read_truth(assets_folder() / "crossing_truth.json")
+
+
+@cache
+def crossing() -> list[Timed]:
+    data = np.load(POSES)
+    frames = []
+    for index, true in enumerate(truth()):
+        rows = data["frame"] == index
+        boxes = Boxes(
+            (data["boxes"][rows] / 10).astype(np.float32),
+            (data["box_scores"][rows] / 1e4).astype(np.float32),
+            np.zeros(rows.sum(), np.int64),
+        )
+        scores = (data["scores"][rows] / 1e4).astype(np.float32)
+        people = People.of(boxes, (data["xy"][rows] / 10).astype(np.float32), scores)
+        ids = np.full(len(people), NO_TRACK)
+        true_boxes = np.array([person["box_xyxy"] for person in true["people"]], np.float32).reshape(-1, 4)
+        for row, column in best_pairs(box_overlaps(true_boxes, boxes.xyxy), 0.5):
+            ids[column] = true["people"][row]["id"] + 1
+        frames.append(Timed(true["pts_s"], replace(people, track_ids=ids)))
+    return frames
+
+
+def smoothness(smoothed: Sequence[Float32]) -> Smoothness:
+    """Judge smoothed keypoints of the clip."""
+    return judged(
+        [
+            Posed(pts_s, people.track_ids, people.boxes_xyxy, people.keypoint_scores, xy)
+            for (pts_s, people), xy in zip(crossing(), smoothed, strict=True)
+        ],
+        truth(),
+    )
