@@ -195,11 +195,11 @@ def test_what_is_refused(recorded: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_long_files_take_little_memory(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_files, "GROUP_FRAMES", 100)
-    once = poses_file(tmp_path / "poses.jsonl", 100).read_bytes().splitlines(keepends=True)
+    monkeypatch.setattr(table_files, "GROUP_FRAMES", 50)
+    once = poses_file(tmp_path / "poses.jsonl", 60).read_bytes().splitlines(keepends=True)
     long = tmp_path / "long.jsonl"
     peaks = []
-    for times in (3, 30):
+    for times in (2, 12):
         long.write_bytes(once[0] + b"".join(once[1:]) * times)
         tracemalloc.start()
         convert(long, tmp_path / name, overwrite=True)
