@@ -19,14 +19,18 @@ import pytest
 import supervision as sv
 import torch
 
+import streampose
 from streampose._version import __version__
 from streampose.networks.checkpoints import assets_folder, demo_clip
 from streampose.networks.device import pick_dtype
+from streampose.people.angles import AngleMeter
 from streampose.records.lines import read_lines
 from tools.tracking import judge, read_identified, read_truth
 
 LEAST_FOUND = 0.94
 """Of the people with 12 or more visible joints, at IoU 0.5. The Hugging Face reference chain: 0.969."""
+MOST_ANGLE_ERROR = 4.0
+"""Of knees and elbows whose joints are all visible: the median, in degrees."""
 LEAST_NEAR = 0.89
 """Of those people's visible joints, within 5 % of the box's height. The reference chain: 0.905."""
 
@@ -104,6 +108,30 @@ def test_identities_last(demo: Demo) -> None:
     print(tracking)
     # Measured: 0.80. An oracle that knows the identities reaches 0.91: the clip's people hide each other for long.
     assert tracking.idf1 >= 0.74
+
+
+def test_knees_and_elbows_bend_as_in_truth(demo: Demo) -> None:
+    names = read_lines(demo.folder / "poses.jsonl")[0]["skeleton"]["names"]
+    meter = AngleMeter(names, ["knee", "elbow"])
+    errors, inside = [], []
+    for frame, true in zip(streampose.read_poses(demo.folder / "poses.jsonl"), truth(), strict=True):
+        if not len(frame.people) or not true["people"]:
+            continue
+        true_boxes = np.array([person["box_xyxy"] for person in true["people"]], np.float32)
+        overlap = sv.box_iou_batch(true_boxes, frame.people.boxes_xyxy)
+        angles = meter.measure(frame.people)
+        for person, overlaps in zip(true["people"], overlap, strict=True):
+            points = np.array(person["keypoints"], np.float64)
+            points[points[:, 2] != 2] = np.nan
+            if overlaps.max() >= 0.5:
+                found = int(overlaps.argmax())
+                error = np.abs(meter.measure_points(points[None, :, :2], None).degrees[0] - angles.degrees[found])
+                is_known = np.isfinite(error)
+                errors.extend(error[is_known])
+                inside.extend((error <= 1.645 * angles.deviations[found])[is_known])
+    print(f"{len(errors)} angles: median error {np.median(errors):.2f} degrees, {np.mean(inside):.3f} in the 90 % band")
+    assert np.median(errors) < MOST_ANGLE_ERROR
+    assert 0.80 <= np.mean(inside) <= 0.97
 
 
 def test_smoothed_joints_rest_where_the_true_ones_do_and_move_with_them(demo: Demo) -> None:

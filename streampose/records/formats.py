@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from streampose.records.coco import CocoAnnotationsWriter, CocoResultsWriter
-from streampose.records.table_files import CsvWriter, ParquetWriter
+from streampose.records.table_files import AnglesCsvWriter, AnglesParquetWriter, CsvWriter, ParquetWriter
 from streampose.records.writer import Writer
 
 _WRITER_OF: dict[str, type[Writer]] = {
+    ".angles.csv": AnglesCsvWriter,
+    ".angles.parquet": AnglesParquetWriter,
     ".csv": CsvWriter,
     ".parquet": ParquetWriter,
     ".results.json": CocoResultsWriter,
     ".coco.json": CocoAnnotationsWriter,
 }
-UNDERSTOOD = "a table (.csv, .parquet), COCO results (.results.json) or COCO annotations (.coco.json)"
+UNDERSTOOD = (
+    "a table (.csv, .parquet), joint angles (.angles.csv, .angles.parquet), COCO results (.results.json) or COCO "
+    "annotations (.coco.json)"
+)
 
 
 def writer_of(path: Path) -> type[Writer] | None:

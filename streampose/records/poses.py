@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from streampose.errors import UsageError
 from streampose.frames import NO_TRACK, Boxes, Float32, People, Skeleton
 from streampose.records.lines import read_lines
-from streampose.records.tables import keypoint_columns, needs, person_columns
+from streampose.records.tables import Columns, angle_columns, keypoint_columns, needs, person_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 BLOCK_FRAMES = 2000
 """Frames that are turned into columns at once."""
 
-Rows = Literal["keypoints", "people"]
+Rows = Literal["keypoints", "people", "angles"]
+_COLUMNS_OF = {"keypoints": keypoint_columns, "people": person_columns, "angles": angle_columns}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +117,14 @@ class RecordedPoses:
 
         Args:
             rows: `keypoints`: a row per frame, person and keypoint. `people`: a row per frame and person, with the
-                columns of CSV and Parquet files. docs/numbers.md lists the columns of both.
+                columns of CSV and Parquet files. `angles`: the same with joint and segment angles. docs/numbers.md
+                lists the columns.
 
         Raises:
-            UsageError: pandas is not installed, or a line is damaged.
+            UsageError: pandas is not installed, there are no such rows, or a line is damaged.
         """
         pandas = needs("pandas")
-        columns = keypoint_columns if rows == "keypoints" else person_columns
+        columns = _columns_of(rows)
         tables = [pandas.DataFrame(columns(block, self.skeleton.names)) for block in self.blocks()]
         if not tables:
             return pandas.DataFrame(columns([], self.skeleton.names))
@@ -131,7 +133,7 @@ class RecordedPoses:
     def to_arrow(self, rows: Rows = "keypoints") -> pa.Table:
         """Return the same as a pyarrow table. Needs the extra `data`. See `to_dataframe`."""
         arrow = needs("pyarrow")
-        columns = keypoint_columns if rows == "keypoints" else person_columns
+        columns = _columns_of(rows)
         blocks = [columns(block, self.skeleton.names) for block in self.blocks()]
         return arrow.concat_tables([arrow.table(block) for block in blocks or [columns([], self.skeleton.names)]])
 
@@ -143,6 +145,13 @@ def read_poses(path: str | os.PathLike[str]) -> RecordedPoses:
         UsageError: the file cannot be read, is not a poses file or has a format version of the future.
     """
     return RecordedPoses(path)
+
+
+def _columns_of(rows: str) -> Callable[[Sequence[dict[str, Any]], Sequence[str]], Columns]:
+    """Return the function that makes the columns of a table. Raises `UsageError`."""
+    if rows not in _COLUMNS_OF:
+        raise UsageError(f"unknown rows {rows!r}: choose one of {', '.join(_COLUMNS_OF)}")
+    return _COLUMNS_OF[rows]
 
 
 def skeleton_of(header: dict[str, Any]) -> Skeleton:

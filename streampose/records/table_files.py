@@ -6,11 +6,12 @@ import csv
 import io
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from streampose.errors import SinkError
-from streampose.records.tables import needs, person_columns, person_names
+from streampose.records.tables import Columns, angle_columns, needs, person_columns, person_names
 from streampose.records.writer import Writer
 from streampose.sinks.lines import LineFile
 from streampose.sinks.target import create, failed, make_folder, name_of
@@ -26,24 +27,31 @@ class CsvWriter(Writer):
     """
 
     _file: LineFile | None = None
-    _count = 0
 
     def begin(self, header: dict[str, Any]) -> None:
         """Create the file and write the names of the columns."""
         names = header["skeleton"]["names"]
-        self._count = len(names)
         self._file = LineFile(create(self.path, overwrite=self.overwrite))
-        self._write([person_names(names)])
+        self._write([self._columns(names)])
 
     def write(self, line: dict[str, Any]) -> None:
         """Add the rows of a frame."""
         if line["people"]:
-            self._write([self._row(line, person) for person in line["people"]])
+            self._write(self._rows(line))
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+    def _columns(self, names: Sequence[str]) -> list[str]:
+        """Return the names of the columns, for keypoints with these names."""
+        self._count = len(names)
+        return person_names(names)
+
+    def _rows(self, line: dict[str, Any]) -> list[list[Any]]:
+        """Return the rows of a frame."""
+        return [self._row(line, person) for person in line["people"]]
 
     def _row(self, line: dict[str, Any], person: dict[str, Any]) -> list[Any]:
         row = [line["source"], line["frame"], line["pts_s"], person.get("id"), person.get("class", "person")]
@@ -65,6 +73,19 @@ class CsvWriter(Writer):
             raise failed(name_of(self.path), error) from error
 
 
+class AnglesCsvWriter(CsvWriter):
+    """The same with joint and segment angles."""
+
+    def _columns(self, names: Sequence[str]) -> list[str]:
+        self._names = names
+        return list(angle_columns([], names))
+
+    def _rows(self, line: dict[str, Any]) -> list[list[Any]]:
+        columns = angle_columns([line], self._names)
+        values = [column if isinstance(column, list) else column.tolist() for column in columns.values()]
+        return [["" if value != value else value for value in row] for row in zip(*values, strict=True)]
+
+
 class ParquetWriter(Writer):
     """Parquet, with a row group per `GROUP_FRAMES` frames.
 
@@ -72,6 +93,8 @@ class ParquetWriter(Writer):
     beside it, `NAME.parquet.parts`, which pandas and pyarrow read as a whole. Closing joins them.
     """
 
+    columns_of: Callable[[Sequence[dict[str, Any]], Sequence[str]], Columns] = staticmethod(person_columns)
+    """Makes the columns of some frames."""
     _names: list[str] | None = None
     _lines: list[dict[str, Any]]
     _parts = 0
@@ -124,7 +147,7 @@ class ParquetWriter(Writer):
 
         assert self._names is not None
         lines, self._lines = self._lines, []
-        columns = person_columns(lines, self._names)
+        columns = self.columns_of(lines, self._names)
         types = {name: pa.type_for_alias(_TYPE_OF.get(name, "float32")) for name in columns}
         # Missing numbers are NaN in the columns, and null in the file.
         table = pa.table({name: pa.array(values, types[name], from_pandas=True) for name, values in columns.items()})
@@ -139,6 +162,12 @@ class ParquetWriter(Writer):
 
     def _part(self, number: int) -> Path:
         return self.folder / f"{number:06d}.parquet"
+
+
+class AnglesParquetWriter(ParquetWriter):
+    """The same with joint and segment angles."""
+
+    columns_of = staticmethod(angle_columns)
 
 
 _TYPE_OF = {"source": "string", "frame": "int64", "pts_s": "float64", "id": "int64", "class": "string"}

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streampose.errors import UsageError
+from streampose.people.angles import AngleMeter
 
 Columns = dict[str, Any]
 """Arrays or lists of one length, by the names of the columns."""
@@ -56,6 +57,23 @@ def keypoint_columns(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> C
     columns["keypoint"] = list(names) * len(rows)
     points = point_values(rows, count).reshape(-1, len(POINT_KEYS))
     return columns | {key: points[:, column] for column, key in enumerate(POINT_KEYS)}
+
+
+def angle_columns(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Columns:
+    """Return the table of angles of some lines of a poses file: a row per frame and person, and for each angle its
+    degrees and, with `_sd` after its name, its standard deviation.
+    """
+    rows = _rows(lines)
+    points = point_values(rows, len(names))
+    raw, smooth, triples = points[..., :2], points[..., 3:5], points[..., 5:]
+    covariances = None if np.isnan(triples).all() else triples[..., [0, 1, 1, 2]].reshape(*triples.shape[:2], 2, 2)
+    # Whoever has smoothed keypoints is measured by them.
+    angles = AngleMeter(names).measure_points(np.where(np.isnan(smooth), raw, smooth), covariances)
+    columns = _frame_columns(rows)
+    for number, name in enumerate(angles.names):
+        columns[name] = np.round(angles.degrees[:, number], 2)
+        columns[f"{name}_sd"] = np.round(angles.deviations[:, number], 2)
+    return columns
 
 
 def point_values(rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], count: int) -> npt.NDArray[np.float64]:

@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 
 import streampose
 from streampose.errors import SinkError, UsageError
+from streampose.people.angles import AngleMeter
 from streampose.records import table_files
 from streampose.records.convert import convert
 from streampose.records.tables import person_names
@@ -28,7 +29,7 @@ from tests.cli.helpers import run
 from tests.people.scene import SKELETON
 from tests.records.made import RUN, poses_file, results
 
-NAMES = ("poses.csv", "poses.parquet", "poses.results.json", "poses.coco.json")
+NAMES = ("poses.csv", "poses.parquet", "poses.results.json", "poses.coco.json", "poses.angles.csv")
 
 
 @pytest.fixture
@@ -69,6 +70,25 @@ def test_tables_hold_what_the_poses_file_holds(
         np.testing.assert_allclose(table[column].to_numpy(float), given, rtol=1e-6 if name.endswith("t") else 0)
     assert table["pts_s"].tolist() == expected["pts_s"].tolist()
     assert [path.name for path in recorded.parent.iterdir() if "parts" in path.name] == []
+
+
+@pytest.mark.parametrize(("name", "read"), [("poses.angles.csv", read_csv), ("poses.angles.parquet", read_parquet)])
+def test_tables_of_angles(recorded: Path, name: str, read: Callable[[Path], pd.DataFrame]) -> None:
+    convert(recorded, recorded.with_name(name))
+    table = read(recorded.with_name(name))
+    expected = streampose.read_poses(recorded).to_dataframe("angles")
+    assert list(table) == list(expected)
+    assert {"source", "frame", "pts_s", "id", "left_knee", "left_knee_sd", "trunk_lean"} <= set(table)
+    for column in expected:
+        if column not in ("source", "class"):
+            given = pd.to_numeric(expected[column]).to_numpy(float)
+            np.testing.assert_allclose(table[column].to_numpy(float), given, rtol=1e-6)
+    frames = {frame.index: frame.people for frame in streampose.read_poses(recorded)}
+    row = table[table["frame"] == 4].iloc[2]
+    angles = AngleMeter(SKELETON.names).measure(frames[4])
+    number = angles.names.index("right_elbow")
+    assert row["right_elbow"] == pytest.approx(angles.degrees[2, number], abs=0.02)
+    assert row["right_elbow_sd"] == pytest.approx(angles.deviations[2, number], abs=0.02)
 
 
 def test_parquet_has_row_groups_and_a_killed_run_leaves_the_complete_ones(

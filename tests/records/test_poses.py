@@ -82,6 +82,12 @@ def test_the_table_of_people(tmp_path: Path) -> None:
         assert np.isnan(row["left_ear_x"]) == (person["keypoints"][3][0] is None)
 
 
+def test_rows_that_there_are_not(tmp_path: Path) -> None:
+    poses = streampose.read_poses(poses_file(tmp_path / "poses.jsonl"))
+    with pytest.raises(UsageError, match="unknown rows 'frames': choose one of keypoints, people, angles"):
+        poses.to_dataframe("frames")  # type: ignore[arg-type]
+
+
 def test_a_file_without_people_gives_empty_tables(tmp_path: Path) -> None:
     poses = streampose.read_poses(poses_file(tmp_path / "poses.jsonl", most_people=0))
     assert len(list(poses)) == 23
