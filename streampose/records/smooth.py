@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from streampose.errors import SourceError, StreamposeError, UsageError, describe, wrapped
-from streampose.frames import Boxes, People
+from streampose.frames import People
 from streampose.people.both_ways import AHEAD_S, Timed, TwoWaySmoother
 from streampose.records.lines import line_of, pixels, read_lines
+from streampose.records.poses import people_of
 from streampose.sinks.lines import LineFile
 from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle
 
@@ -136,14 +137,14 @@ def _line(frame: Any) -> Line:
     persons = [person for person in frame["people"] if person.get("id") is not None and None not in person["box_xyxy"]]
     if not persons or not np.isfinite(pts_s):
         return Line(frame, frame["source"], pts_s, [], None)
-    keypoints = np.array([person["keypoints"] for person in persons], np.float32)
-    boxes = Boxes(
-        np.array([person["box_xyxy"] for person in persons], np.float32).reshape(len(persons), 4),
-        np.array([person["box_score"] for person in persons], np.float32),
-        np.zeros(len(persons), np.int64),
-    )
-    people = People.of(boxes, keypoints[..., :2], np.nan_to_num(keypoints.reshape(*keypoints.shape[:2], 3)[..., 2]))
-    people.track_ids[:] = [person["id"] for person in persons]
+    people = people_of(persons, keypoint_count=0)
+    if people.boxes_xyxy.shape != (len(persons), 4) or people.keypoints_xy.ndim != 3:
+        raise ValueError("boxes have 4 numbers, and keypoints 3")
+    covariances = people.keypoint_covariances
+    if covariances is not None and not np.isfinite(covariances).all():
+        covariances = None
+    scores = np.nan_to_num(people.keypoint_scores)
+    people = replace(people, keypoint_scores=scores, keypoint_covariances=covariances)
     return Line(frame, frame["source"], pts_s, persons, people)
 
 

@@ -122,6 +122,25 @@ def test_several_sources_in_a_file_and_the_size_of_blocks_do_not_matter(tmp_path
     assert all(ahead >= 2 * 4 * AHEAD_S for _, ahead in sizes[:-1])
 
 
+def test_keypoints_with_large_covariances_count_less(tmp_path: Path) -> None:
+    frames = list(walk(3, 10))
+    for frame in frames:
+        person = frame["people"][0]
+        is_wrong = frame["frame"] % 3 == 0
+        person["covariances"] = [[400.0 if is_wrong else 4.0, 0.0, 400.0 if is_wrong else 4.0]] * 17
+        person["keypoints"] = [[x, y + 30 * is_wrong, score] for x, y, score in person["keypoints"]]
+    true_y = Body(300).xy[:, 1]
+
+    def error(frames: Frames) -> float:
+        smooth_poses(write(tmp_path / "poses.jsonl", frames), tmp_path / "smooth.jsonl", overwrite=True)
+        return float(np.abs(smoothed_xy(frames_of(tmp_path / "smooth.jsonl"))[..., 1] - true_y).mean())
+
+    with_covariances = error(frames)
+    for frame in frames:
+        del frame["people"][0]["covariances"]
+    assert with_covariances < 0.7 * error(frames)
+
+
 def test_a_longer_file_needs_no_more_memory(tmp_path: Path) -> None:
     def peak_bytes(seconds: float) -> int:
         source = write(tmp_path / f"{seconds}.jsonl", walk(seconds, 2))
