@@ -188,6 +188,8 @@ def stream(
             max_batch=pose_batch,
             allow_pickle=asked.allow_pickle,
         )
+        if asked.ellipses and estimator.calibration is None:
+            log.info("%s has no calibration: ellipses show the spread of the heatmaps", estimator.name)
         if asked.compile or asked.warm_up:
             _compile(people, estimator, waits=asked.warm_up)
         annotator = Annotator(

@@ -6,7 +6,6 @@ Knows the keypoints and the input size of a checkpoint. Knows nothing about dete
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import os
 import re
@@ -26,8 +25,6 @@ from streampose.networks.pending import Pending
 from streampose.networks.uncertainty import Calibration, Curve, covariances, to_frame_covariances
 from streampose.networks.vitpose import load_dense_map_network
 from streampose.networks.workers import begin, part_sizes
-
-log = logging.getLogger("streampose")
 
 DEFAULT_BLUR: Blur = "paper"
 
@@ -92,8 +89,6 @@ class PoseEstimator:
             raise UsageError(f"{self.name} does not define left and right keypoints: do not use `flip_test`")
         self.calibration = calibration_of(checkpoint, self._network.map_count)
         """Scales the covariances; None if the checkpoint has no calibration."""
-        if self.calibration is None:
-            log.info("%s has no calibration: the uncertainty of its keypoints is the spread of the heatmaps", self.name)
         self._flip_test = flip_test
         self.blur: Blur = "hf" if blur == "hf" else "paper"
         self._max_batch = max_batch

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from streampose.errors import UsageError
 from streampose.frames import People
+from streampose.people.names import plain_names
 
 Float64 = npt.NDArray[np.float64]
 
@@ -104,13 +105,13 @@ class AngleMeter:
         """Choose the angles.
 
         Args:
-            keypoint_names: K names.
+            keypoint_names: K names, in any usual spelling.
             wanted: names of angles, such as `left_knee`, or `knee` for both sides; None: all that the skeleton has.
 
         Raises:
             UsageError: a wanted angle is unknown, or the skeleton lacks its keypoints.
         """
-        number_of = {name: number for number, name in enumerate(keypoint_names)}
+        number_of = {name: number for number, name in enumerate(plain_names(keypoint_names))}
         possible = [one for one in DEFINITIONS if _keypoints_of(one) <= number_of.keys()]
         chosen = possible if wanted is None else _chosen(possible, wanted)
         self.names = tuple(one.name for one in chosen)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streampose.frames import Float32, Image, Skeleton
+from streampose.people.names import plain_names
 
 ALONG = (0.2, 0.4, 0.6, 0.8)
 """Where a limb is sampled, as shares of the way between its two keypoints."""
@@ -137,11 +138,8 @@ def _head(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _named(names: Sequence[str], *words: str) -> int | None:
-    for number, name in enumerate(names):
-        own = name.lower().replace("_", " ").replace("-", " ").split()
-        if sorted(own) == sorted(words):
-            return number
-    return None
+    plain = plain_names(names)
+    return plain.index("_".join(words)) if "_".join(words) in plain else None
 
 
 def _is_of_head(names: Sequence[str], *points: int) -> bool:

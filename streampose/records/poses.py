@@ -11,6 +11,7 @@ import numpy as np
 
 from streampose.errors import UsageError
 from streampose.frames import NO_TRACK, Boxes, Float32, People, Skeleton
+from streampose.people.names import plain_names
 from streampose.records.lines import read_lines
 from streampose.records.tables import Columns, angle_columns, keypoint_columns, needs, person_columns
 
@@ -157,11 +158,11 @@ def _columns_of(rows: str) -> Callable[[Sequence[dict[str, Any]], Sequence[str]]
 def skeleton_of(header: dict[str, Any]) -> Skeleton:
     """Return the skeleton of a poses file. Left and right keypoints are told by their names."""
     names = tuple(header["skeleton"]["names"])
-    number_of = {name: number for number, name in enumerate(names)}
+    number_of = {name: number for number, name in enumerate(plain_names(names))}
     pairs = [
         (number, number_of[other])
         for name, number in number_of.items()
-        if "left" in name and (other := name.replace("left", "right")) in number_of
+        if name.startswith("left") and (other := name.replace("left", "right", 1)) in number_of
     ]
     return Skeleton(names, tuple((a, b) for a, b in header["skeleton"]["edges"]), tuple(pairs))
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from streampose.errors import UsageError
 from streampose.people.angles import AngleMeter
+from streampose.people.names import plain_names
 
 Columns = dict[str, Any]
 """Arrays or lists of one length, by the names of the columns."""
@@ -27,7 +28,7 @@ covariance, and variance of y in square pixels."""
 
 def person_names(names: Sequence[str]) -> list[str]:
     """Return the columns of the table with a row per frame and person, for keypoints with these names."""
-    return [*PERSON_KEYS, *(f"{name}_{key}" for name in names for key in POINT_KEYS)]
+    return [*PERSON_KEYS, *(f"{name}_{key}" for name in plain_names(names) for key in POINT_KEYS)]
 
 
 def person_columns(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Columns:
@@ -41,7 +42,7 @@ def person_columns(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Col
     columns |= {key: boxes[:, number] for number, key in enumerate(PERSON_KEYS[5:9])}
     columns["box_score"] = _numbers([[person["box_score"]] for _, person in rows], 1)[:, 0]
     points = point_values(rows, len(names))
-    for number, name in enumerate(names):
+    for number, name in enumerate(plain_names(names)):
         columns |= {f"{name}_{key}": points[:, number, column] for column, key in enumerate(POINT_KEYS)}
     return columns
 
@@ -54,7 +55,7 @@ def keypoint_columns(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> C
         key: [value for value in values for _ in range(count)] if isinstance(values, list) else values.repeat(count)
         for key, values in _frame_columns(rows).items()
     }
-    columns["keypoint"] = list(names) * len(rows)
+    columns["keypoint"] = list(plain_names(names)) * len(rows)
     points = point_values(rows, count).reshape(-1, len(POINT_KEYS))
     return columns | {key: points[:, column] for column, key in enumerate(POINT_KEYS)}
 

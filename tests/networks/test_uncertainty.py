@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+import streampose
 from streampose.errors import ModelError
 from streampose.networks.checkpoints import resolve
 from streampose.networks.geometry import Blur, crop_regions, decode_heatmaps
@@ -177,11 +178,16 @@ def test_covariances_of_the_estimator_are_matrices_in_pixels(bundled: PoseEstima
     assert smaller.shape == (0, 17, 2, 2)
 
 
-def test_a_checkpoint_without_a_calibration_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ellipses_of_a_checkpoint_without_a_calibration_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pose = save_pose(tmp_path)
+    assert PoseEstimator(pose, device=CPU, dtype=torch.float32).calibration is None
     with caplog.at_level("INFO", "streampose"):
-        estimator = PoseEstimator(save_pose(tmp_path), device=CPU, dtype=torch.float32)
-    assert estimator.calibration is None
-    assert "has no calibration" in caplog.text
+        streampose.stream("demo", pose=str(pose), device="cpu").close()
+        assert "has no calibration" not in caplog.text
+        streampose.stream("demo", pose=str(pose), device="cpu", ellipses=True).close()
+    assert f"{pose} has no calibration: ellipses show the spread of the heatmaps" in caplog.text
 
 
 @pytest.mark.parametrize(
