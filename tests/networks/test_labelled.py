@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from streampose.frames import Boxes
 from streampose.networks.checkpoints import assets_folder
+from streampose.networks.device import pick_dtype
 from streampose.networks.known import DEFAULT_POSE
 from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
 from tools.evaluate import Labelled, hf_reference, ours
@@ -20,6 +22,11 @@ MAY_LOSE = 0.01
 """AP under the reference that would still pass; 30 people make one worth several points."""
 HALF_MAY_LOSE = 0.003
 """AP of bfloat16 under float32's that would still pass."""
+
+
+def in_half(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test of bfloat16 as long where the processor has no units for it: there nobody uses it, and it is slow."""
+    return pytest.mark.long(test) if pick_dtype("auto", CPU) == torch.float32 else test
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,7 @@ def test_average_precision_is_not_under_the_reference_chains(
     assert ap >= 0.30 - MAY_LOSE
 
 
+@in_half
 def test_bfloat16_loses_no_precision(labelled: Labelled, single_ap: float) -> None:
     """Seen: AP 0.371 in bfloat16, 0.369 in float32. The boxes are the true ones: with detected ones AP moves by 0.02
     when the pictures are shifted by some pixels, in either format (a mean over 12 shifts is 0.006 higher in bfloat16).
@@ -74,6 +82,7 @@ def test_bfloat16_loses_no_precision(labelled: Labelled, single_ap: float) -> No
     assert labelled.average_precision(half, labelled.true_boxes())[0] >= single_ap - HALF_MAY_LOSE
 
 
+@in_half
 def test_boxes_in_bfloat16_are_those_in_float32(labelled: Labelled, detected: dict[int, Boxes]) -> None:
     half = labelled.detected_boxes(CPU, torch.bfloat16)
     overlaps = []

@@ -628,7 +628,7 @@ def test_an_interval_that_cannot_be(every: object) -> None:
 
 
 def test_the_demo_clip_loses_little_accuracy_where_people_are_followed() -> None:
-    count = 60
+    count = 40
     pipe = streampose.stream("demo", detect_every=5, device="cpu")
     people = []
     with pipe:
@@ -638,8 +638,8 @@ def test_the_demo_clip_loses_little_accuracy_where_people_are_followed() -> None
                 break
     accuracy = judged(people, demo_truth()[:count])
     print(accuracy)
-    # Measured: 0.976, 0.951 and 0.930; detecting on every frame 0.988, 0.946 and 0.937; with boxes by the keypoints'
-    # extent alone 0.957, 0.951 and 0.916.
-    assert accuracy.found >= 0.96
-    assert accuracy.near >= 0.93
-    assert accuracy.near_of_all >= 0.92
+    # Measured: 0.988, 0.956 and 0.947; of 60 frames 0.976, 0.951 and 0.930, and with boxes by the keypoints' extent
+    # alone 0.957, 0.951 and 0.916.
+    assert accuracy.found >= 0.97
+    assert accuracy.near >= 0.94
+    assert accuracy.near_of_all >= 0.93
