@@ -12,6 +12,7 @@ from typing import BinaryIO
 from streampose.sources.convert import Crop
 
 _SEGMENT, _TRACKS, _CLUSTER, _TRACK, _VIDEO = 0x18538067, 0x1654AE6B, 0x1F43B675, 0xAE, 0xE0
+_SEEK_HEAD, _SEEK, _SEEK_ID, _SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
 _CROPS = (0x54BB, 0x54AA, 0x54CC, 0x54DD)
 """Top, bottom, left and right, in the order of `Crop`."""
 _MAX_ELEMENTS = 10_000
@@ -23,16 +24,34 @@ def crops_of(path: Path) -> list[Crop]:
     crops = []
     try:
         with path.open("rb") as file:
-            for track in _children(file, [_SEGMENT, _TRACKS, _TRACK], 0, path.stat().st_size):
-                for start, end in _children(file, [_VIDEO], *track):
-                    values = []
-                    for number in _CROPS:
-                        found = list(_children(file, [number], start, end))
-                        values.append(_unsigned(file, *found[0]) if found else 0)
-                    crops.append(Crop(*values))
+            for start, end in _videos(file, path.stat().st_size):
+                values = []
+                for number in _CROPS:
+                    found = list(_children(file, [number], start, end))
+                    values.append(_unsigned(file, *found[0]) if found else 0)
+                crops.append(Crop(*values))
     except (OSError, EOFError, ValueError):
         return []
     return crops
+
+
+def _videos(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the byte range of the settings of each video track."""
+    for segment, end in _children(file, [_SEGMENT], 0, size):
+        tracks = [segment]
+        if not list(_children(file, [_TRACKS], segment, end)):
+            # An editor has moved them behind the clusters, and has noted their place.
+            tracks = [segment + place for place in _places_of_tracks(file, segment, end)]
+        for start in tracks:
+            yield from _children(file, [_TRACKS, _TRACK, _VIDEO], start, end)
+
+
+def _places_of_tracks(file: BinaryIO, segment: int, end: int) -> Iterator[int]:
+    """Yield where the tracks are by the index of the segment, counted from its start."""
+    for entry in _children(file, [_SEEK_HEAD, _SEEK], segment, end):
+        numbers = [_unsigned(file, *found) for found in _children(file, [_SEEK_ID], *entry)]
+        if numbers == [_TRACKS]:
+            yield from (_unsigned(file, *found) for found in _children(file, [_SEEK_POSITION], *entry))
 
 
 def _children(file: BinaryIO, numbers: list[int], start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -45,7 +64,7 @@ def _children(file: BinaryIO, numbers: list[int], start: int, end: int) -> Itera
         number = _variable(file, keeps_marker=True)
         size = _variable(file, keeps_marker=False)
         content = file.tell()
-        if number == _CLUSTER:  # the tracks precede the first cluster
+        if number == _CLUSTER:  # what is wanted precedes the first cluster
             return
         stop = min(content + size, end)
         if number == numbers[0]:

@@ -161,6 +161,29 @@ def test_hdr_whiter_than_paper_is_brighter_and_not_cut_off(tmp_path: Path) -> No
     assert greys[-1] >= 253
 
 
+def with_tracks_at_the_end(data: bytes) -> bytes:
+    """Move the tracks of a Matroska file behind its clusters, as editors do that find no room at their place."""
+    entry = bytes.fromhex("4dbb8b53ab841654ae6b53ac81f1")  # of the index: the tracks are at 0xf1
+    head, void = data.index(bytes.fromhex("114d9b74c0")), bytes.fromhex("ec01000000000000")
+    segment, at = head, data.index(entry)
+    padding = data.index(void, at) + len(void)
+    start = data.index(bytes.fromhex("1654ae6b"), at + len(entry))
+    stop = start + 6 + int.from_bytes(data[start + 4 : start + 6], "big") - 0x4000
+    place = (len(data) - segment).to_bytes(2, "big")
+    size = int.from_bytes(data[segment - 7 : segment], "big") + stop - start
+    return b"".join(
+        [
+            data[: segment - 7],
+            size.to_bytes(7, "big"),
+            data[head : head + 4] + b"\xc1",  # the index is a byte longer, its padding a byte shorter
+            data[head + 5 : at] + bytes.fromhex("4dbb8c53ab841654ae6b53ac82") + place,
+            data[at + len(entry) : padding] + bytes([data[padding] - 1]) + data[padding + 2 : start],
+            b"\xec\x01" + (stop - start - 9).to_bytes(7, "big") + bytes(stop - start - 9),
+            data[stop:] + data[start:stop],
+        ]
+    )
+
+
 def test_the_crop_flags_of_matroska(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mkv", frames=3, size=(320, 180))
     data = path.read_bytes()
@@ -175,6 +198,9 @@ def test_the_crop_flags_of_matroska(tmp_path: Path) -> None:
         assert (source.info.width, source.info.height) == (320, 140)
     assert captured.frame.image.shape == (140, 320, 3)
     assert captured.shrink is None
+    (tmp_path / "moved.mkv").write_bytes(with_tracks_at_the_end(path.read_bytes()))
+    with open_source(tmp_path / "moved.mkv") as source:
+        assert [frame.image.shape[0] for frame in source.frames()] == [140] * 3
     # Half of it is no file to be sure of: it is read as one without flags, or refused.
     for end in range(start, start + 30, 3):
         (tmp_path / "b.mkv").write_bytes(path.read_bytes()[:end])
