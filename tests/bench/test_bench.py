@@ -251,7 +251,7 @@ def briefly(folder: Path) -> tuple[int, str, str]:
     with pytest.MonkeyPatch.context() as shorter:
         shorter.setattr(
             "streampose.bench.bench.QUICK",
-            replace(BRIEF, rounds=2, first_frames=2, sample_frames=1, batch_sizes=(1, 2)),
+            replace(BRIEF, rounds=1, first_frames=2, sample_frames=1, batch_sizes=(1, 2)),
         )
         shorter.setattr("streampose.bench.bench.PEOPLE_COUNTS", (0, 2, 10))
         return run(["bench", "demo", "--quick", "--json", "bench.json"], folder)
