@@ -25,6 +25,7 @@ from streampose.networks.pending import Pending
 from streampose.networks.uncertainty import Calibration, Curve, covariances, to_frame_covariances
 from streampose.networks.vitpose import load_dense_map_network
 from streampose.networks.workers import begin, part_sizes
+from streampose.people.names import plain_names, side_pairs
 
 DEFAULT_BLUR: Blur = "paper"
 
@@ -272,10 +273,10 @@ def skeleton_of(checkpoint: Checkpoint, count: int) -> Skeleton:
         names = COCO_NAMES
     edges = _index_pairs(checkpoint, "edges", count)
     if edges is None:
-        is_coco = [_words(name) for name in names] == [_words(name) for name in COCO_NAMES]
+        is_coco = plain_names(names) == COCO_NAMES
         edges = COCO_EDGES if is_coco else ()
     flip_pairs = _index_pairs(checkpoint, "flip_pairs", count)
-    return Skeleton(names, edges, _mirrored(names) if flip_pairs is None else flip_pairs)
+    return Skeleton(names, edges, side_pairs(names) if flip_pairs is None else flip_pairs)
 
 
 def calibration_of(checkpoint: Checkpoint, count: int) -> Calibration | None:
@@ -316,20 +317,3 @@ def _index_pairs(checkpoint: Checkpoint, key: str, count: int) -> tuple[tuple[in
         return tuple((range(count).index(first), range(count).index(second)) for first, second in pairs)
 
     return checkpoint.entry(CONFIG, key, None, parse, f"pairs of keypoint indices from 0 to {count - 1}")
-
-
-def _mirrored(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Return (left, right) pairs of names that differ only in left and right, such as `L_Eye` and `R_Eye`."""
-    number_of = {_words(name): index for index, name in enumerate(names)}
-    pairs = []
-    for words, left in number_of.items():
-        right = number_of.get(tuple("right" if word == "left" else word for word in words))
-        if "left" in words and right is not None:
-            pairs.append((left, right))
-    return tuple(pairs)
-
-
-def _words(name: str) -> tuple[str, ...]:
-    """Return the words of a keypoint's name in lower case; `l` and `r` become `left` and `right`."""
-    sides = {"l": "left", "r": "right"}
-    return tuple(sides.get(word, word) for word in re.split(r"[^a-z0-9]+", name.lower()))

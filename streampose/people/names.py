@@ -10,12 +10,27 @@ _SIDES = {"l": "left", "r": "right"}
 
 def plain_name(name: str) -> str:
     """Return a name in lower case with underscores, its side first and in full: `left_knee`."""
-    words = re.findall(r"[a-z]+|[0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower())
-    words = [_SIDES.get(word, word) for word in words]
-    return "_".join(sorted(words, key=lambda word: word not in _SIDES.values()))
+    return "_".join(sorted(_words(name), key=lambda word: word not in _SIDES.values()))
 
 
 def plain_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return plain names; the names as they are if two of them would be the same, or one empty."""
     plain = tuple(plain_name(name) for name in names)
     return plain if len(set(plain)) == len(plain) and all(plain) else tuple(names)
+
+
+def side_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Return (left, right) pairs of names that differ only in left and right, such as `L_Eye` and `R_Eye`."""
+    number_of = {_words(name): index for index, name in enumerate(names)}
+    pairs = []
+    for words, left in number_of.items():
+        right = number_of.get(tuple("right" if word == "left" else word for word in words))
+        if "left" in words and right is not None:
+            pairs.append((left, right))
+    return tuple(pairs)
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """Return the words of a keypoint's name in lower case; `l` and `r` become `left` and `right`."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return tuple(_SIDES.get(word, word) for word in re.findall(r"[a-z]+|[0-9]+", apart.lower()))

@@ -11,7 +11,7 @@ import numpy as np
 
 from streampose.errors import UsageError
 from streampose.frames import NO_TRACK, Boxes, Float32, People, Skeleton
-from streampose.people.names import plain_names
+from streampose.people.names import side_pairs
 from streampose.records.lines import read_lines
 from streampose.records.tables import Columns, angle_columns, keypoint_columns, needs, person_columns
 
@@ -158,13 +158,7 @@ def _columns_of(rows: str) -> Callable[[Sequence[dict[str, Any]], Sequence[str]]
 def skeleton_of(header: dict[str, Any]) -> Skeleton:
     """Return the skeleton of a poses file. Left and right keypoints are told by their names."""
     names = tuple(header["skeleton"]["names"])
-    number_of = {name: number for number, name in enumerate(plain_names(names))}
-    pairs = [
-        (number, number_of[other])
-        for name, number in number_of.items()
-        if name.startswith("left") and (other := name.replace("left", "right", 1)) in number_of
-    ]
-    return Skeleton(names, tuple((a, b) for a, b in header["skeleton"]["edges"]), tuple(pairs))
+    return Skeleton(names, tuple((a, b) for a, b in header["skeleton"]["edges"]), side_pairs(names))
 
 
 def people_of(persons: list[dict[str, Any]], keypoint_count: int) -> People:
