@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import cv2
-import numpy as np
 
 from streampose.frames import Image
 
@@ -57,8 +56,3 @@ def mark_recording(picture: Image) -> None:
 
 def _write(picture: Image, text: str, place: tuple[int, int], scale: float) -> None:
     cv2.putText(picture, text, place, _FONT, scale, _WHITE, max(1, round(1.5 * scale)), cv2.LINE_AA)
-
-
-def blank(height: int, width: int) -> Image:
-    """Return a black picture (height, width, 3) uint8."""
-    return np.zeros((height, width, 3), np.uint8)

@@ -68,7 +68,7 @@ class Layout(ABC):
 
     @abstractmethod
     def picture(self, *, shows_pace: bool) -> Image:
-        """Return the picture of the whole window, (H, W, 3) uint8 BGR, of its own."""
+        """Return the picture of the whole window, (H, W, 3) uint8 BGR. It is shared: copy it before drawing on it."""
 
     @abstractmethod
     def view_at(self, x: int, y: int) -> tuple[View, float, float] | None:
@@ -108,18 +108,18 @@ class Desk:
     def update(self, pts_s: float) -> None:
         """Show what the views have now, and record it at a time of the recording."""
         self._draw()
-        if self.keepsakes is not None and self.keepsakes.is_recording:
-            self._tell(self._try(lambda kept, picture: kept.record(picture, pts_s)))
+        self._tell(self._try(lambda kept, picture: kept.record(picture, pts_s)))
 
     def _draw(self) -> None:
         picture = self._layout.picture(shows_pace=self._shows_pace)
         if not self._is_shown:
             self._open(picture)
         self._picture = picture
-        shown = picture.copy()
-        if self.keepsakes is not None and self.keepsakes.is_recording:
-            mark_recording(shown)
+        is_recording = self.keepsakes is not None and self.keepsakes.is_recording
         note = self._note or ("paused" if self.is_paused else "")
+        shown = picture.copy() if is_recording or note or self._shows_help else picture
+        if is_recording:
+            mark_recording(shown)
         if note:
             write_line(shown, note, "bottom left", text_scale(shown))
         if self._shows_help:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -37,8 +38,8 @@ class View:
         self._kept: int | None = None
         """The identity of the person that the user has chosen."""
         self._result: Result | None = None
-        self.shape = (0, 0)
-        """Height and width of the latest picture."""
+        self._picture: Image | None = None
+        """What `picture` returns; None if it has to be drawn again."""
         self._shown: deque[tuple[float, float]] = deque()
         """When the latest frames were shown, and how old they were then, in seconds."""
 
@@ -54,7 +55,7 @@ class View:
 
     def take(self, controls: Controls) -> None:
         """Draw with the annotator of the run from now on, and let the user choose a person."""
-        self._controls = controls
+        self._controls, self._picture = controls, None
 
     def begin(self, source: SourceInfo) -> None:
         """Prepare for the frames of a source."""
@@ -65,18 +66,20 @@ class View:
     def put(self, result: Result) -> None:
         """Show another frame from now on."""
         now_s = time.monotonic()
-        self._result = result
+        self._result, self._picture = result, None
         self._shown.append((now_s, now_s - result.frame.captured_at_s))
         while self._shown[0][0] < now_s - RATE_OVER_S:
             self._shown.popleft()
 
     def picture(self) -> Image:
-        """Return the frame as the user wants it, (H, W, 3) uint8 BGR with square pixels. There must be a frame."""
+        """Return the frame as the user wants it, (H, W, 3) uint8 BGR with square pixels. There must be a frame.
+
+        It is the same array until something changes. It is shared: copy it before drawing on it.
+        """
         assert self._result is not None
-        frame = self._result.frame
-        picture = square_pixels(self._drawn(self._result), frame.pixel_aspect)
-        self.shape = picture.shape[:2]
-        return picture
+        if self._picture is None:
+            self._picture = square_pixels(self._drawn(self._result), self._result.frame.pixel_aspect)
+        return self._picture
 
     def _drawn(self, result: Result) -> Image:
         image, people = result.frame.image, result.people
@@ -102,45 +105,42 @@ class View:
 
     def mirror(self) -> str:
         """Mirror the picture, or stop it."""
-        self._is_mirrored = not self._is_mirrored
+        self._is_mirrored, self._picture = not self._is_mirrored, None
         return "mirrored" if self._is_mirrored else "not mirrored"
 
     def move_threshold(self, steps: int) -> str:
         """Draw fewer (`steps` above 0) or more keypoints."""
-        drawing = self._drawing()
-        if drawing is None:
-            return ""
-        threshold = round(min(max(drawing.min_score + steps * THRESHOLD_STEP, 0.0), 1.0), 2)
-        self._annotator = drawing.but(min_score=threshold)
-        return f"keypoint threshold {threshold:.2f}"
+        return self._change(
+            lambda old: old.but(min_score=round(min(max(old.min_score + steps * THRESHOLD_STEP, 0.0), 1.0), 2)),
+            lambda new: f"keypoint threshold {new.min_score:.2f}",
+        )
 
     def change_style(self) -> str:
         """Draw in the next style."""
-        drawing = self._drawing()
-        if drawing is None:
-            return ""
-        style = STYLES[(STYLES.index(drawing.style) + 1) % len(STYLES)]
-        self._annotator = drawing.but(style=style)
-        return f"style: {style}"
+        return self._change(
+            lambda old: old.but(style=STYLES[(STYLES.index(old.style) + 1) % len(STYLES)]),
+            lambda new: f"style: {new.style}",
+        )
 
     def toggle_labels(self) -> str:
         """Draw labels, or leave them out."""
-        drawing = self._drawing()
-        if drawing is None:
-            return ""
-        self._annotator = drawing.but(labels=not drawing.labels)
-        return "no labels" if drawing.labels else "labels"
+        return self._change(
+            lambda old: old.but(labels=not old.labels), lambda new: "labels" if new.labels else "no labels"
+        )
 
     def toggle_ellipses(self) -> str:
         """Draw how sure each keypoint is, or leave it out."""
-        drawing = self._drawing()
-        if drawing is None:
-            return ""
-        self._annotator = drawing.but(ellipses=not drawing.ellipses)
-        return "no ellipses" if drawing.ellipses else "ellipses: where a keypoint is with 90 %"
+        return self._change(
+            lambda old: old.but(ellipses=not old.ellipses),
+            lambda new: "ellipses: where a keypoint is with 90 %" if new.ellipses else "no ellipses",
+        )
 
-    def _drawing(self) -> Annotator | None:
-        return self._annotator or (None if self._controls is None else self._controls.annotator)
+    def _change(self, change: Callable[[Annotator], Annotator], words: Callable[[Annotator], str]) -> str:
+        """Draw otherwise, if there is an annotator. Return words about the new one."""
+        if self._controls is None:
+            return ""
+        self._annotator, self._picture = change(self._annotator or self._controls.annotator), None
+        return words(self._annotator)
 
     def click(self, x: float, y: float) -> str:
         """Keep the person at a point of the picture, in its pixels; everybody again if one is kept already."""
@@ -152,7 +152,8 @@ class View:
         if len(people) and (people.track_ids == NO_TRACK).all():
             return "nobody can be kept: people have no identities"
         height, width = self._result.frame.image.shape[:2]
-        x, y = (x + 0.5) * width / self.shape[1] - 0.5, (y + 0.5) * height / self.shape[0] - 0.5
+        shown_height, shown_width = self.picture().shape[:2]
+        x, y = (x + 0.5) * width / shown_width - 0.5, (y + 0.5) * height / shown_height - 0.5
         if self._is_mirrored:
             x = width - 1 - x
         low, high = people.boxes_xyxy[:, :2], people.boxes_xyxy[:, 2:]
@@ -174,7 +175,7 @@ class View:
 
     def free(self) -> str:
         """Keep everybody."""
-        self._kept = None
+        self._kept, self._picture = None, None
         if self._controls is None or self._controls.only.whom is None:
             return ""
         self._controls.only.keep(None)
@@ -182,6 +183,6 @@ class View:
 
     def _keep(self, identity: int) -> str:
         assert self._controls is not None
-        self._kept = identity
+        self._kept, self._picture = identity, None
         self._controls.only.keep(identity)
         return f"only #{identity}"

@@ -10,10 +10,11 @@ import time
 from abc import abstractmethod
 
 import cv2
+import numpy as np
 
 from streampose.errors import SinkError, describe
 from streampose.frames import Image, Result, RunInfo, SourceInfo
-from streampose.sinks.captions import blank, text_scale, write_line
+from streampose.sinks.captions import text_scale, write_line
 from streampose.sinks.controls import Controls
 from streampose.sinks.desk import MAX_HEIGHT, MAX_WIDTH, Desk, Layout, WindowSettings
 from streampose.sinks.display import INSTEAD
@@ -37,14 +38,10 @@ class _ViewSink(Sink):
         self._view = view
         self._run: RunInfo | None = None
 
-    @property
-    def needs_drawn(self) -> bool:  # type: ignore[override]
-        """Whether the window shows `Result.drawn`. With controls, it draws for itself."""
-        return self._view.needs_drawn
-
     def take_controls(self, controls: Controls) -> None:
-        """Let the user change the drawing and choose a person."""
+        """Let the user change the drawing and choose a person. The window draws for itself from now on."""
         self._view.take(controls)
+        self.needs_drawn = self._view.needs_drawn
 
     def open(self, run: RunInfo) -> None:
         """Store the run. The window opens with the first frame."""
@@ -203,23 +200,33 @@ class Cells(Layout):
         self._width, self._height = MAX_WIDTH // self.columns, MAX_HEIGHT // self.rows
         self.views: list[View] = []
         self._names: list[str] = []
+        self._canvas = np.zeros((self._height * self.rows, self._width * self.columns, 3), np.uint8)
+        self._shown: list[tuple[Image | None, str]] = []
+        """What each cell of the canvas shows: a cell is drawn again only if that changes."""
 
     def add(self, view: View, name: str) -> None:
         """Put a view into the next free cell."""
         self.views.append(view)
         self._names.append(name)
+        self._shown.append((None, ""))
 
     def picture(self, *, shows_pace: bool) -> Image:
         """Return all cells, (H, W, 3) uint8 BGR. A cell without a frame is black."""
-        canvas = blank(self._height * self.rows, self._width * self.columns)
         for number, (view, name) in enumerate(zip(self.views, self._names, strict=True)):
-            row, column = divmod(number, self.columns)
-            top, left = row * self._height, column * self._width
-            place = canvas[top : top + self._height, left : left + self._width]
-            if view.result is not None:
-                place[:] = letterboxed(view.picture(), self._width, self._height)
-            write_line(place, f"{name}  {view.pace()}" if shows_pace else name, "top left", text_scale(place))
-        return canvas
+            picture = None if view.result is None else view.picture()
+            text = f"{name}  {view.pace()}" if shows_pace else name
+            before, text_before = self._shown[number]
+            if picture is not before or text != text_before:
+                self._shown[number] = picture, text
+                self._show(number, picture, text)
+        return self._canvas
+
+    def _show(self, number: int, picture: Image | None, text: str) -> None:
+        row, column = divmod(number, self.columns)
+        top, left = row * self._height, column * self._width
+        place = self._canvas[top : top + self._height, left : left + self._width]
+        place[:] = 0 if picture is None else letterboxed(picture, self._width, self._height)
+        write_line(place, text, "top left", text_scale(place))
 
     def view_at(self, x: int, y: int) -> tuple[View, float, float] | None:
         """Return the view in the cell at a point, and the point in its picture."""
@@ -230,7 +237,7 @@ class Cells(Layout):
         view = self.views[number]
         if view.result is None:
             return None
-        height, width = view.shape
+        height, width = view.picture().shape[:2]
         scale = min(self._width / width, self._height / height)
         left, top = (self._width - round(width * scale)) // 2, (self._height - round(height * scale)) // 2
         return view, (x % self._width - left) / scale, (y % self._height - top) / scale

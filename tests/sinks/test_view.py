@@ -198,3 +198,31 @@ def test_people_of_none() -> None:
     view, _, only = view_of(Result(result_of(LEFT).frame, People.none(17), SKELETON))
     assert view.click(5, 5) == ""
     assert only.whom is None
+
+
+def test_only_what_has_changed_is_drawn_again() -> None:
+    def cells_of(*views: View) -> Cells:
+        cells = Cells(len(views))
+        for number, view in enumerate(views):
+            cells.add(view, f"cam{number}")
+        return cells
+
+    (one, annotator, _), (two, _, _) = view_of(result_of(LEFT)), view_of(result_of(RIGHT))
+    cells = cells_of(one, two)
+    cells.picture(shows_pace=False)
+    shown = one.picture(), two.picture()
+    for change in (
+        lambda: one.put(result_of(INSIDE)),
+        one.mirror,
+        one.change_style,
+        lambda: one.click(WIDTH - 1 - 110, 250),
+        one.free,
+        lambda: one.take(Controls(annotator.but(labels=True), Only(None))),
+    ):
+        change()
+        assert one.picture() is not shown[0]
+        assert one.picture() is one.picture()
+        assert two.picture() is shown[1]
+        assert np.array_equal(cells.picture(shows_pace=False), cells_of(one, two).picture(shows_pace=False))
+        shown = one.picture(), two.picture()
+    assert np.array_equal(cells.picture(shows_pace=True), cells_of(one, two).picture(shows_pace=True))
