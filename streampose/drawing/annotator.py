@@ -16,6 +16,7 @@ from streampose.drawing.colours import RIM, documented_colors, person_colors, si
 from streampose.drawing.parts import EdgeAnnotator, VertexAnnotator, drawable, edge_ends
 from streampose.drawing.shapes import (
     CIRCLE,
+    SUBPIXEL_BITS,
     blend,
     clipped,
     is_near,
@@ -155,8 +156,8 @@ class Annotator:
         own = person_colors(people) if self.colour_by == "person" else None
         for one, at, outline in zip(person.tolist(), point.tolist(), outlines.clip(-largest, largest), strict=True):
             color = sv_color(self.point_colors[at] if own is None else own[one]).as_bgr()
-            points = np.rint(outline * 16).astype(np.int32)
-            cv2.polylines(drawn, [points], True, color, max(1, int(widths[one]) // 2), cv2.LINE_AA, 4)
+            points = np.rint(outline * 2**SUBPIXEL_BITS).astype(np.int32)
+            cv2.polylines(drawn, [points], True, color, max(1, int(widths[one]) // 2), cv2.LINE_AA, SUBPIXEL_BITS)
 
     def _draw_lines(self, drawn: Image, people: People, visible: _Bool, line_widths: Int64) -> None:
         colors = person_colors(people) if self.colour_by == "person" else np.full(len(people), "")

@@ -18,6 +18,9 @@ _ANGLES = np.linspace(0, 2 * np.pi, 32, endpoint=False)
 CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 """The unit circle as a polygon, (32, 2). 32 corners are enough for the sizes of points and limbs."""
 
+SUBPIXEL_BITS = 4
+"""Binary digits after the point of the coordinates that OpenCV draws at."""
+
 
 def is_near(xy: Float32, drawn: Image) -> _Bool:
     """Return a mask (N, K) of the points at most one image size outside the image.
@@ -78,11 +81,11 @@ def spread_outlines(centers: _Float64, covariances: _Float64, share: float) -> _
 
 def blend(drawn: Image, outlines: _Float64, colors: Sequence[str], opacities: Float32) -> None:
     """Blend the filled convex `outlines` (M, P, 2), in pixels, in order. Only each bounding rectangle is processed."""
-    subpixel_bits, soft_edge_px = 4, 2
+    soft_edge_px = 2
     height, width = drawn.shape[:2]
     low = np.maximum(np.floor(outlines.min(axis=1)) - soft_edge_px, 0).astype(int)
     high = np.minimum(np.ceil(outlines.max(axis=1)) + soft_edge_px + 1, (width, height)).astype(int)
-    corners = np.rint((outlines - low[:, None]) * 2**subpixel_bits).astype(np.int32)
+    corners = np.rint((outlines - low[:, None]) * 2**SUBPIXEL_BITS).astype(np.int32)
     bgr = {color: sv_color(color).as_bgr() for color in set(colors)}
     for (left, top), (right, bottom), polygon, color, opacity in zip(
         low.tolist(), high.tolist(), corners, colors, opacities.tolist(), strict=True
@@ -91,5 +94,5 @@ def blend(drawn: Image, outlines: _Float64, colors: Sequence[str], opacities: Fl
             continue
         below = drawn[top:bottom, left:right]
         filled = below.copy()
-        cv2.fillConvexPoly(filled, polygon, bgr[color], cv2.LINE_AA, subpixel_bits)
+        cv2.fillConvexPoly(filled, polygon, bgr[color], cv2.LINE_AA, SUBPIXEL_BITS)
         cv2.addWeighted(filled, opacity, below, 1 - opacity, 0, dst=below)
