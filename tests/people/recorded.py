@@ -24,11 +24,11 @@ def truth() -> Truth:
     return read_truth(assets_folder() / "crossing_truth.json")
 
 
-@cache
-def crossing() -> list[Timed]:
+def recorded_people(frame_count: int) -> list[People]:
+    """Return what the bundled networks find in each frame, without identities."""
     data = np.load(POSES)
-    frames = []
-    for index, true in enumerate(truth()):
+    people = []
+    for index in range(frame_count):
         rows = data["frame"] == index
         boxes = Boxes(
             (data["boxes"][rows] / 10).astype(np.float32),
@@ -36,10 +36,17 @@ def crossing() -> list[Timed]:
             np.zeros(rows.sum(), np.int64),
         )
         scores = (data["scores"][rows] / 1e4).astype(np.float32)
-        people = People.of(boxes, (data["xy"][rows] / 10).astype(np.float32), scores)
+        people.append(People.of(boxes, (data["xy"][rows] / 10).astype(np.float32), scores))
+    return people
+
+
+@cache
+def crossing() -> list[Timed]:
+    frames = []
+    for people, true in zip(recorded_people(len(truth())), truth(), strict=True):
         ids = np.full(len(people), NO_TRACK)
         true_boxes = np.array([person["box_xyxy"] for person in true["people"]], np.float32).reshape(-1, 4)
-        for row, column in best_pairs(box_overlaps(true_boxes, boxes.xyxy), 0.5):
+        for row, column in best_pairs(box_overlaps(true_boxes, people.boxes_xyxy), 0.5):
             ids[column] = true["people"][row]["id"] + 1
         frames.append(Timed(true["pts_s"], replace(people, track_ids=ids)))
     return frames

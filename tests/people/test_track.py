@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from streampose.frames import NO_TRACK, Boxes, Image, People, Skeleton
+from streampose.frames import NO_TRACK, Image, People, Skeleton
 from streampose.networks.checkpoints import assets_folder
 from streampose.people.track import MOST_KNOWN, Tracker
+from tests.people.recorded import recorded_people
 from tests.people.scene import BLUE, GREEN, GREY, RED, SKELETON, Body, paint, people_of
 from tools.tracking import Identified, Tracking, judge, read_truth
 
@@ -218,18 +218,7 @@ def crossing() -> tuple[list[Image], list[People]]:
     """The clip's frames, and what the bundled networks find in them."""
     with av.open(str(assets_folder() / "crossing.mp4")) as container:
         images = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
-    data = np.load(Path(__file__).parent / "data/crossing_poses.npz")
-    people = []
-    for index in range(len(images)):
-        rows = data["frame"] == index
-        boxes = Boxes(
-            (data["boxes"][rows] / 10).astype(np.float32),
-            (data["box_scores"][rows] / 1e4).astype(np.float32),
-            np.zeros(rows.sum(), np.int64),
-        )
-        scores = (data["scores"][rows] / 1e4).astype(np.float32)
-        people.append(People.of(boxes, (data["xy"][rows] / 10).astype(np.float32), scores))
-    return images, people
+    return images, recorded_people(len(images))
 
 
 def identities(indices: Sequence[int]) -> Tracking:
