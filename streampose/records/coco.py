@@ -10,7 +10,8 @@ import shutil
 import tempfile
 from typing import IO, Any
 
-from streampose.records.writer import Writer, write_all
+from streampose.records.writer import Writer
+from streampose.sinks.lines import LineFile
 from streampose.sinks.target import create, failed, name_of
 
 SOURCE_STEP = 1_000_000_000
@@ -27,14 +28,14 @@ class CocoResultsWriter(Writer):
     complete JSON after every frame.
     """
 
-    _fd: int | None = None
+    _file: LineFile | None = None
 
     def begin(self, header: dict[str, Any]) -> None:  # noqa: ARG002 - results name no keypoints
         """Create the file."""
-        self._fd = create(self.path, overwrite=self.overwrite)
+        self._file = LineFile(create(self.path, overwrite=self.overwrite))
         self._images = ImageNumbers()
         self._is_empty = True
-        self._put(b"[\n]\n", back=0)
+        self._put(b"[\n]\n", over=0)
 
     def write(self, line: dict[str, Any]) -> None:
         """Add the people of a frame."""
@@ -42,21 +43,19 @@ class CocoResultsWriter(Writer):
         if line["people"]:
             items = (json.dumps(result_of(person, image), separators=(",", ":")) for person in line["people"])
             text = ("" if self._is_empty else ",\n") + ",\n".join(items)
-            self._put(text.encode() + b"\n]\n", back=2 if self._is_empty else 3)
+            self._put(text.encode() + b"\n]\n", over=2 if self._is_empty else 3)
             self._is_empty = False
 
     def close(self) -> None:
         """Close the file."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            os.close(fd)
+        if self._file is not None:
+            self._file.close()
 
-    def _put(self, data: bytes, *, back: int) -> None:
-        """Write over the last `back` bytes, which close the list."""
-        assert self._fd is not None
+    def _put(self, data: bytes, *, over: int) -> None:
+        """Append to the file in place of its last `over` bytes, which close the list."""
+        assert self._file is not None
         try:
-            os.lseek(self._fd, -back, os.SEEK_CUR)
-            write_all(self._fd, data)
+            self._file.append(data, over=over)
         except OSError as error:
             raise failed(name_of(self.path), error) from error
 

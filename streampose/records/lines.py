@@ -92,6 +92,11 @@ def _rounded(values: npt.NDArray[np.float32], decimals: int) -> Any:
     return with_gaps.tolist()
 
 
+def matrices(triples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return covariances as they are in the file, (..., 3), as matrices (..., 2, 2)."""
+    return triples[..., [[0, 1], [1, 2]]]
+
+
 def pixels(xy: npt.NDArray[np.float32]) -> Any:
     """Return coordinates as nested lists, as they are in the file."""
     return _rounded(xy, PIXEL_DECIMALS)

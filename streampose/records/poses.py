@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from streampose.errors import UsageError
 from streampose.frames import NO_TRACK, Boxes, Float32, People, Skeleton
 from streampose.people.names import side_pairs
-from streampose.records.lines import read_lines
+from streampose.records.lines import matrices, read_lines
 from streampose.records.tables import Columns, angle_columns, keypoint_columns, needs, person_columns
 
 if TYPE_CHECKING:
@@ -96,20 +96,16 @@ class RecordedPoses:
     def blocks(self) -> Iterator[list[dict[str, Any]]]:
         """Iterate over the frames in lists of at most `BLOCK_FRAMES`."""
         block: list[dict[str, Any]] = []
-        lines = self.lines()
-        while True:
-            damage: UsageError | None = None
-            try:
-                block.append(next(lines))
-            except StopIteration:
-                break
-            except UsageError as error:
-                damage = error
-            if len(block) == BLOCK_FRAMES or (damage and block):
+        try:
+            for line in self.lines():
+                block.append(line)
+                if len(block) == BLOCK_FRAMES:
+                    yield block
+                    block = []
+        except UsageError:
+            if block:
                 yield block
-                block = []
-            if damage:
-                raise damage
+            raise
         if block:
             yield block
 
@@ -125,18 +121,19 @@ class RecordedPoses:
             UsageError: pandas is not installed, there are no such rows, or a line is damaged.
         """
         pandas = needs("pandas")
-        columns = _columns_of(rows)
-        tables = [pandas.DataFrame(columns(block, self.skeleton.names)) for block in self.blocks()]
-        if not tables:
-            return pandas.DataFrame(columns([], self.skeleton.names))
-        return pandas.concat(tables, ignore_index=True)
+        return pandas.concat(map(pandas.DataFrame, self._columns(rows)), ignore_index=True)
 
     def to_arrow(self, rows: Rows = "keypoints") -> pa.Table:
         """Return the same as a pyarrow table. Needs the extra `data`. See `to_dataframe`."""
         arrow = needs("pyarrow")
-        columns = _columns_of(rows)
-        blocks = [columns(block, self.skeleton.names) for block in self.blocks()]
-        return arrow.concat_tables([arrow.table(block) for block in blocks or [columns([], self.skeleton.names)]])
+        return arrow.concat_tables(map(arrow.table, self._columns(rows)))
+
+    def _columns(self, rows: str) -> list[Columns]:
+        """Return the columns of a table, block by block; of a file without frames, a block without rows."""
+        if rows not in _COLUMNS_OF:
+            raise UsageError(f"unknown rows {rows!r}: choose one of {', '.join(_COLUMNS_OF)}")
+        columns = _COLUMNS_OF[rows]
+        return [columns(block, self.skeleton.names) for block in self.blocks()] or [columns([], self.skeleton.names)]
 
 
 def read_poses(path: str | os.PathLike[str]) -> RecordedPoses:
@@ -146,13 +143,6 @@ def read_poses(path: str | os.PathLike[str]) -> RecordedPoses:
         UsageError: the file cannot be read, is not a poses file or has a format version of the future.
     """
     return RecordedPoses(path)
-
-
-def _columns_of(rows: str) -> Callable[[Sequence[dict[str, Any]], Sequence[str]], Columns]:
-    """Return the function that makes the columns of a table. Raises `UsageError`."""
-    if rows not in _COLUMNS_OF:
-        raise UsageError(f"unknown rows {rows!r}: choose one of {', '.join(_COLUMNS_OF)}")
-    return _COLUMNS_OF[rows]
 
 
 def skeleton_of(header: dict[str, Any]) -> Skeleton:
@@ -166,21 +156,21 @@ def people_of(persons: list[dict[str, Any]], keypoint_count: int) -> People:
     if not persons:
         return People.none(keypoint_count)
     keypoints = np.array([person["keypoints"] for person in persons], np.float32)
-    labels: dict[str, int] = {}
-    for person in persons:
-        labels.setdefault(person.get("class", "person"), len(labels))
+    classes = [person.get("class", "person") for person in persons]
+    labels = list(dict.fromkeys(classes))
     ids = [person.get("id") for person in persons]
+    triples = _all(persons, "covariances")
     return replace(
         People.of(
             Boxes(
                 np.array([person["box_xyxy"] for person in persons], np.float32),
                 np.array([person["box_score"] for person in persons], np.float32),
-                np.array([labels[person.get("class", "person")] for person in persons], np.int64),
+                np.array([labels.index(one) for one in classes], np.int64),
             ),
             keypoints[..., :2],
             keypoints[..., 2],
-            _covariances(persons),
-            label_of={number: label for label, number in labels.items()},
+            None if triples is None else matrices(triples),
+            label_of=dict(enumerate(labels)),
         ),
         track_ids=np.array([NO_TRACK if one is None else one for one in ids], np.int64),
         smooth_xy=_all(persons, "smoothed"),
@@ -192,8 +182,3 @@ def _all(persons: list[dict[str, Any]], key: str) -> Float32 | None:
     if any(key not in person for person in persons):
         return None
     return np.array([person[key] for person in persons], np.float32)
-
-
-def _covariances(persons: list[dict[str, Any]]) -> Float32 | None:
-    triples = _all(persons, "covariances")
-    return None if triples is None else triples[..., [0, 1, 1, 2]].reshape(*triples.shape[:2], 2, 2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from streampose.errors import UsageError
 from streampose.people.angles import AngleMeter
 from streampose.people.names import plain_names
+from streampose.records.lines import matrices
 
 Columns = dict[str, Any]
 """Arrays or lists of one length, by the names of the columns."""
@@ -67,14 +69,19 @@ def angle_columns(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Colu
     rows = _rows(lines)
     points = point_values(rows, len(names))
     raw, smooth, triples = points[..., :2], points[..., 3:5], points[..., 5:]
-    covariances = None if np.isnan(triples).all() else triples[..., [0, 1, 1, 2]].reshape(*triples.shape[:2], 2, 2)
+    covariances = None if np.isnan(triples).all() else matrices(triples)
     # Whoever has smoothed keypoints is measured by them.
-    angles = AngleMeter(names).measure_points(np.where(np.isnan(smooth), raw, smooth), covariances)
+    angles = _meter(tuple(names)).measure_points(np.where(np.isnan(smooth), raw, smooth), covariances)
     columns = _frame_columns(rows)
     for number, name in enumerate(angles.names):
         columns[name] = np.round(angles.degrees[:, number], 2)
         columns[f"{name}_sd"] = np.round(angles.deviations[:, number], 2)
     return columns
+
+
+@cache
+def _meter(names: tuple[str, ...]) -> AngleMeter:
+    return AngleMeter(names)
 
 
 def point_values(rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], count: int) -> npt.NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -46,10 +45,3 @@ class Writer(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data` to a descriptor. Raises OSError."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]

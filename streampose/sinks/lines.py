@@ -15,12 +15,14 @@ class LineFile:
         self.is_open = True
         self.size_bytes = 0
 
-    def append(self, line: bytes) -> None:
-        """Append a line, which ends with a line break.
+    def append(self, line: bytes, *, over: int = 0) -> None:
+        """Append a line, which ends with a line break, in place of the last `over` bytes.
 
         If that fails, the file (or the file that standard output is redirected to) is truncated to its last complete
         line. Raises `OSError`.
         """
+        if over:
+            os.lseek(self._fd, -over, os.SEEK_CUR)
         left = memoryview(line)
         try:
             while left:
@@ -28,7 +30,7 @@ class LineFile:
         except OSError:
             self._take_back(len(line) - len(left))
             raise
-        self.size_bytes += len(line)
+        self.size_bytes += len(line) - over
 
     def close(self) -> None:
         """Close the descriptor, once. Raises `OSError`."""
