@@ -8,7 +8,6 @@ python -m tools.evaluate_smoothing assets/crossing_truth.json crossing.jsonl smo
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from streampose.frames import NO_TRACK, Float32, Int64
 from streampose.people.overlap import best_pairs, box_overlaps
 from streampose.records.lines import read_lines
+from tools.tracking import Truth, true_frames
 
 SAME_IOU = 0.5
 """Minimum IoU of a box and a true box of the same person."""
@@ -27,8 +27,6 @@ LEAST_SCORE = 0.3
 """Keypoints with a lower score are not judged; nor are those that are hidden in truth."""
 RESTS, MOVES = 2.0, 40.0
 """A joint rests below the first, and moves above the second of these true speeds, in pixels per second."""
-
-Truth = list[dict[str, Any]]
 
 
 class Posed(NamedTuple):
@@ -55,12 +53,6 @@ class Smoothness:
     """How far a joint that moves is from the true one."""
     lag_s: tuple[float, float]
     """How late a joint is that moves: its error along its path, divided by its speed."""
-
-
-def read_truth(path: str | os.PathLike[str]) -> Truth:
-    """Return the frames of a file such as `assets/crossing_truth.json`."""
-    frames: Truth = json.loads(Path(path).read_text(encoding="utf-8"))["frames"]
-    return frames
 
 
 def read_posed(path: str | os.PathLike[str], key: str) -> list[Posed]:
@@ -121,7 +113,7 @@ def main() -> None:
     parser.add_argument("truth", help="the true people, as assets/crossing_truth.json")
     parser.add_argument("poses", nargs="+", help="poses files with identities")
     arguments = parser.parse_args()
-    truth = read_truth(arguments.truth)
+    truth = true_frames(arguments.truth)
     print(f"{'mean / median':40} {'tremble, px':>14} {'moving error, px':>17} {'lag, ms':>14}")
     for path in arguments.poses:
         for key in ("keypoints", "smoothed"):

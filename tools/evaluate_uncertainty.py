@@ -33,7 +33,7 @@ from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
 from streampose.networks.uncertainty import Calibration, Curve, spread
 from streampose.people.overlap import best_pairs, box_overlaps
-from tools.tracking import LEAST_VISIBLE, SAME_IOU
+from tools.tracking import LEAST_VISIBLE, SAME_IOU, true_frames
 
 CPU = torch.device("cpu")
 SHARES = (0.5, 0.9)
@@ -90,7 +90,7 @@ if covered, 0 if outside the frame or unknown."""
 
 def of_clip(name: str, every: int = 1) -> Iterator[Judged]:
     """Yield every Nth frame of a bundled clip, with the boxes of the bundled detector that show a known person."""
-    truth = json.loads((assets_folder() / f"{name}_truth.json").read_text(encoding="utf-8"))["frames"]
+    truth = true_frames(assets_folder() / f"{name}_truth.json")
     detector = load_detector(DEFAULT_DETECTOR, device=CPU, dtype=torch.float32)
     with av.open(assets_folder() / f"{name}.mp4") as clip:
         for index, frame in enumerate(clip.decode(video=0)):

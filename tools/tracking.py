@@ -24,6 +24,9 @@ SAME_IOU = 0.5
 """Minimum IoU of a box and a true box of the same person."""
 
 
+Truth = list[dict[str, Any]]
+
+
 class Identified(NamedTuple):
     """The people of one frame."""
 
@@ -53,11 +56,16 @@ class Tracking:
     true_identities: int
 
 
+def true_frames(path: str | os.PathLike[str]) -> Truth:
+    """Return the frames of a file such as `assets/crossing_truth.json` as they are there."""
+    frames: Truth = json.loads(Path(path).read_text(encoding="utf-8"))["frames"]
+    return frames
+
+
 def read_truth(path: str | os.PathLike[str]) -> list[TruePeople]:
     """Return the true people of every frame of a file such as `assets/crossing_truth.json`."""
-    frames = json.loads(Path(path).read_text(encoding="utf-8"))["frames"]
     truth = []
-    for frame in frames:
+    for frame in true_frames(path):
         people = frame["people"]
         ids = np.array([person["id"] for person in people], np.int64)
         xyxy = np.array([person["box_xyxy"] for person in people], np.float32).reshape(-1, 4)

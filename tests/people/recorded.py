@@ -13,15 +13,16 @@ from streampose.frames import NO_TRACK, Boxes, Float32, People
 from streampose.networks.checkpoints import assets_folder
 from streampose.people.both_ways import Timed
 from streampose.people.overlap import best_pairs, box_overlaps
-from tools.evaluate_smoothing import Posed, Smoothness, Truth, read_truth
+from tools.evaluate_smoothing import Posed, Smoothness
 from tools.evaluate_smoothing import smoothness as judged
+from tools.tracking import Truth, true_frames
 
 POSES = Path(__file__).parent / "data/crossing_poses.npz"
 
 
 @cache
 def truth() -> Truth:
-    return read_truth(assets_folder() / "crossing_truth.json")
+    return true_frames(assets_folder() / "crossing_truth.json")
 
 
 def recorded_people(frame_count: int) -> list[People]:
