@@ -28,7 +28,7 @@ SEEN_SPREAD = 0.04
 """and of the place that a new pose shows."""
 START_SPEED = 1.0
 """Standard deviation of a new person's speed, in sizes per second."""
-ACCELERATION = 1.0
+ACCELERATION = 0.8
 """Standard deviation of the change of speed in a second, in sizes per second."""
 COASTING_S = 0.7
 """The last known speed of an unseen person fades with this time constant."""
@@ -49,6 +49,10 @@ SIZE_MEMORY_S = 0.5
 """Memory of a person's size."""
 LEVEL_SHARE = 0.2
 """Weight of a new pose score in its recent level: a memory of about five frames."""
+
+
+POINT = np.dtype([("pts_s", np.float64), ("xy", np.float32, 2), ("velocity", np.float32, 2)])
+"""Where somebody was at a time, in pixels, and their speed in px/s."""
 
 
 @cache
@@ -73,6 +77,9 @@ def record_of(keypoint_count: int, part_count: int) -> np.dtype[np.void]:
             ("recent_colours", np.float32, (part_count, 3)),
             ("recent_weights", np.float32, part_count),
             ("clear_s", np.float64),  # since when nobody covers them
+            ("clear", POINT),  # the latest state in which nobody covered them,
+            ("into", POINT),  # that before their latest meeting with others,
+            ("out", POINT),  # and the first one after it
             ("started_s", np.float64),
             ("xyxy", np.float32, 4),  # the latest box, not clipped to the frame
             ("box_score", np.float32),  # of the latest detection
@@ -116,6 +123,8 @@ def see(people: People, image: Image, pts_s: float, reader: LookReader) -> Seen:
     poses["xyxy"] = poses["found_xyxy"] = people.boxes_xyxy
     poses["box_score"], poses["class_id"] = people.box_scores, people.class_ids
     poses["seen_s"] = poses["started_s"] = poses["clear_s"] = pts_s
+    for name in ("clear", "into", "out"):
+        poses[name]["pts_s"] = np.nan  # not yet
     poses["size"] = size = np.sqrt(np.maximum(box_areas(people.boxes_xyxy), 1.0))
     poses["place_variance"] = np.square(PLACE_SPREAD * size)
     poses["speed_variance"] = np.square(START_SPEED * size)
@@ -150,7 +159,8 @@ def learnt(old: Records, fresh: Records, is_covered: Bools) -> Records:
     from where they were expected.
     """
     now = fresh.copy()
-    now["id"], now["started_s"] = old["id"], old["started_s"]
+    for name in ("id", "started_s", "clear", "into", "out"):
+        now[name] = old[name]
     pts_s = fresh["seen_s"]
     after_s = np.maximum(pts_s - old["seen_s"], 1e-3)
     moved, variances = shifts(old, pts_s)

@@ -1,20 +1,25 @@
-"""Corrects identities by looks, once people who met are apart again.
+"""Corrects identities by looks and motion, once people who met are apart again.
 
-While two people overlap, their boxes and poses say little about who is who. Once both stand clear for a moment, their
-recent looks are compared with the looks that each identity had before.
+While two people overlap, their boxes and poses say little about who is who. Once they stand clear for a moment, their
+recent looks are compared with the looks that each identity had before, and their motion with the motion before.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from streampose.people.appearance import Looks, look_similarity
-from streampose.people.known import Records
+from streampose.people.evidence import LOOK_WEIGHT
+from streampose.people.known import Bools, Records
+from streampose.people.meetings import FRESH_S, gains_by_motion, leave_meetings
 
 CLEAR_S = 0.3
 """People are compared once nobody has covered them for this long."""
-SWAP_GAIN = 0.3
-"""Two identities are exchanged if the similarities of looks gain at least this in total."""
+LOOKS_GAIN = 0.3
+"""Two identities are exchanged if the similarities of looks gain at least this in total,"""
+EVIDENCE_GAIN = 2.0
+"""or where motion can be compared, if the evidence of looks and motion does."""
 RETURN_LOOK = 0.6
 """A new person is somebody who was lost if their looks are at least this similar,"""
 RETURN_LEAD = 0.1
@@ -24,7 +29,9 @@ RETURN_WITHIN_S = 3.0
 LEAST_LOOKS = 5
 """Minimum clear views behind a look."""
 
-_OF_IDENTITY = ("id", "colours", "weights", "looks", "started_s")
+Rows = npt.NDArray[np.intp]
+
+_OF_IDENTITY = ("id", "colours", "weights", "looks", "started_s", "into")
 
 
 def reconsider(known: Records, pts_s: float) -> int:
@@ -52,15 +59,46 @@ def reconsider(known: Records, pts_s: float) -> int:
     returned = sum(
         _give_back(known, alike[:, column], owners, here[column], len(here)) for column in np.flatnonzero(is_young)
     )
-    own = alike[: len(here)]
-    gains = own + own.T - np.diag(own)[:, None] - np.diag(own)[None]
-    gains[known["class_id"][here][:, None] != known["class_id"][here][None]] = 0
-    while gains.size and gains.max() >= SWAP_GAIN:
-        first, second = np.unravel_index(int(gains.argmax()), gains.shape)
-        _exchange(known, here[first], here[second])
-        gains[[first, second]] = 0
-        gains[:, [first, second]] = 0
+    _exchange_wrong(known, here, leave_meetings(known, here, pts_s), pts_s)
     return returned
+
+
+def _exchange_wrong(known: Records, clear: Rows, has_met: Bools, pts_s: float) -> None:
+    """Exchange the identities of people who fit better the other way round.
+
+    Args:
+        known: all people; corrected in place.
+        clear: (C,) the rows of those who stand clear.
+        has_met: (C,) whether they have just come out of a meeting.
+        pts_s: the time.
+    """
+    rows = clear
+    if has_met.any():
+        rows = np.append(clear, np.setdiff1d(np.flatnonzero(pts_s - known["seen_s"] <= FRESH_S), clear))
+    covered = rows[len(clear) :]
+    known["into"][covered] = known["clear"][covered]  # their meeting is not over
+    people = known[rows]
+    is_clear = np.arange(len(rows)) < len(clear)
+    alike, is_comparable = look_similarity(
+        Looks(people["colours"], people["weights"]), Looks(people["recent_colours"], people["recent_weights"])
+    )
+    alike = np.where(is_comparable, alike, 0)
+    own = np.diag(alike)
+    gains = alike + alike.T - own[:, None] - own[None]
+    are_clear = is_clear[:, None] & is_clear[None]
+    gains = np.where(are_clear, gains, np.minimum(gains, 0))  # looks of covered people speak only against an exchange
+    excess = np.where(are_clear, gains - LOOKS_GAIN, -np.inf) * LOOK_WEIGHT
+    if has_met.any():
+        has_met = np.append(has_met, np.zeros(len(rows) - len(clear), np.bool_))
+        by_motion, moved = gains_by_motion(people, is_clear, has_met, pts_s)
+        excess = np.where(moved, gains * LOOK_WEIGHT + by_motion - EVIDENCE_GAIN, excess)
+    excess[people["class_id"][:, None] != people["class_id"][None]] = -np.inf
+    while excess.size and excess.max() >= 0:
+        first, second = np.unravel_index(int(excess.argmax()), excess.shape)
+        _exchange(known, rows[first], rows[second])
+        excess[[first, second]] = -np.inf
+        excess[:, [first, second]] = -np.inf
+    known["clear"][covered] = known["into"][covered]
 
 
 def _give_back(known: Records, alike: np.ndarray, owners: np.ndarray, row: int, here_count: int) -> bool:
