@@ -252,8 +252,8 @@ def left_of(share: float, seed: int) -> list[int]:
     return [index for index in range(500) if rng.random() < share]
 
 
-# Measured: IDF1 0.79 to 0.85, backwards 0.75; small differences in boxes can move a value by 0.05. An oracle that knows the identities
-# reaches 0.86, ByteTrack 0.46.
+# Measured: IDF1 0.79 to 0.85, backwards 0.75; small differences in boxes can move a value by 0.05. An oracle that knows
+# the identities reaches 0.86, ByteTrack 0.46.
 @pytest.mark.parametrize(
     ("indices", "least_idf1", "least_hota"),
     [
