@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streampose.errors import SinkError
 from streampose.records.tables import Columns, angle_columns, needs, person_columns, person_names
@@ -16,8 +16,13 @@ from streampose.records.writer import Writer
 from streampose.sinks.lines import LineFile
 from streampose.sinks.target import create, failed, make_folder, name_of
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 GROUP_FRAMES = 5000
 """Frames of a Parquet row group. A killed run loses the frames of the group that is not complete."""
+BLOCK_FRAMES = 250
+"""Frames that become columns at once. Columns take less memory than lines, and the garbage collector ignores them."""
 _NOTHING: tuple[None, ...] = (None, None, None)
 
 
@@ -97,6 +102,7 @@ class ParquetWriter(Writer):
     """Makes the columns of some frames."""
     _names: list[str] | None = None
     _lines: list[dict[str, Any]]
+    _blocks: list[pa.RecordBatch]
     _parts = 0
 
     @property
@@ -114,13 +120,15 @@ class ParquetWriter(Writer):
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(create(self.path, overwrite=self.overwrite))  # its name is taken from now on
         make_folder(self.folder, name)
-        self._names, self._lines, self._parts = header["skeleton"]["names"], [], 0
+        self._names, self._lines, self._blocks, self._parts = header["skeleton"]["names"], [], [], 0
 
     def write(self, line: dict[str, Any]) -> None:
         """Add the rows of a frame."""
         self._lines.append(line)
-        if len(self._lines) >= GROUP_FRAMES:
-            self._write_group()
+        if len(self._lines) >= BLOCK_FRAMES:
+            self._end_block()
+            if len(self._blocks) * BLOCK_FRAMES >= GROUP_FRAMES:
+                self._write_group()
 
     def close(self) -> None:
         """Write the last row group and join all of them."""
@@ -129,7 +137,9 @@ class ParquetWriter(Writer):
         from pyarrow import ArrowException, parquet
 
         try:
-            if self._lines or not self._parts:
+            if self._lines or not (self._blocks or self._parts):
+                self._end_block()
+            if self._blocks:
                 self._write_group()
             files = [self._part(number) for number in range(self._parts)]
             with parquet.ParquetWriter(self.path, parquet.read_schema(files[0])) as joined:
@@ -141,16 +151,24 @@ class ParquetWriter(Writer):
         finally:
             self._names = None
 
+    def _end_block(self) -> None:
+        """Turn the lines into columns."""
+        import pyarrow as pa
+
+        assert self._names is not None
+        columns = self.columns_of(self._lines, self._names)
+        self._lines = []
+        types = {name: pa.type_for_alias(_TYPE_OF.get(name, "float32")) for name in columns}
+        # Missing numbers are NaN in the columns, and null in the file.
+        arrays = [pa.array(values, types[name], from_pandas=True) for name, values in columns.items()]
+        self._blocks.append(pa.record_batch(arrays, list(columns)))
+
     def _write_group(self) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
-        assert self._names is not None
-        lines, self._lines = self._lines, []
-        columns = self.columns_of(lines, self._names)
-        types = {name: pa.type_for_alias(_TYPE_OF.get(name, "float32")) for name in columns}
-        # Missing numbers are NaN in the columns, and null in the file.
-        table = pa.table({name: pa.array(values, types[name], from_pandas=True) for name, values in columns.items()})
+        table = pa.Table.from_batches(self._blocks)
+        self._blocks = []
         # Under another name first: a file with the right name is complete.
         part = self._part(self._parts)
         try:
