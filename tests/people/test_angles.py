@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 
 from streampose.errors import UsageError
 from streampose.networks.pose import COCO_NAMES
-from streampose.people.angles import DEFINITIONS, AngleMeter
+from streampose.people.angles import CORRELATION, DEFINITIONS, NEIGHBOURS, AngleMeter
 
 STANDING = {
     "left_ear": (52, 10), "right_ear": (48, 10), "left_shoulder": (60, 30), "right_shoulder": (40, 30),
@@ -77,15 +78,22 @@ def test_ankles_need_toes() -> None:
 
 
 def test_deviations_are_those_of_noisy_keypoints() -> None:
-    """Against a simulation, with another covariance at each keypoint."""
+    """Against a simulation, with another covariance at each keypoint, and errors of neighbours that go together."""
     rng = np.random.default_rng(0)
     bent = points(left_ankle=(100, 160), right_wrist=(10, 70), left_elbow=(85, 50))
-    roots = rng.normal(0, 0.7, (17, 2, 2))
-    covariances = np.einsum("kij,klj->kil", roots, roots)[None]
-    noisy = bent + np.einsum("kij,nkj->nki", roots, rng.normal(size=(20_000, 17, 2)))
+    mixes = rng.normal(0, 0.7, (17, 2, 2))
+    covariances = np.einsum("kij,klj->kil", mixes, mixes)
+    roots = np.array([sqrtm(covariance).real for covariance in covariances])
+    correlations = np.eye(17)
+    for side in ("left", "right"):
+        for pair in NEIGHBOURS[:-1]:
+            one, other = (COCO_NAMES.index(f"{side}_{name}") for name in pair)
+            correlations[[one, other], [other, one]] = CORRELATION
+    errors = np.einsum("kl,nlj->nkj", np.linalg.cholesky(correlations), rng.normal(size=(20_000, 17, 2)))
+    noisy = bent + np.einsum("kij,nkj->nki", roots, errors)
     meter = AngleMeter(COCO_NAMES)
     simulated = meter.measure_points(noisy, None).degrees
-    found = meter.measure_points(bent, covariances)
+    found = meter.measure_points(bent, covariances[None])
     for number, name in enumerate(meter.names):
         if abs(found.degrees[0, number]) < 5 and "trunk" not in name:
             continue  # near 0, an angle without a sign is folded

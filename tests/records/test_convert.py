@@ -54,6 +54,7 @@ def test_tables_hold_what_the_poses_file_holds(
     recorded: Path, name: str, read: Callable[[Path], pd.DataFrame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_files, "GROUP_FRAMES", 7)
+    monkeypatch.setattr(table_files, "BLOCK_FRAMES", 3)
     path = recorded.with_name(name)
     done = convert(recorded, path)
     assert (done.frames, done.damage) == (23, None)
@@ -95,6 +96,7 @@ def test_parquet_has_row_groups_and_a_killed_run_leaves_the_complete_ones(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_files, "GROUP_FRAMES", 5)
+    monkeypatch.setattr(table_files, "BLOCK_FRAMES", 5)
     path = recorded.with_name("poses.parquet")
     poses = streampose.read_poses(recorded)
     writer = table_files.ParquetWriter(path)
@@ -216,6 +218,7 @@ def test_what_is_refused(recorded: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_long_files_take_little_memory(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_files, "GROUP_FRAMES", 50)
+    monkeypatch.setattr(table_files, "BLOCK_FRAMES", 25)
     once = poses_file(tmp_path / "poses.jsonl", 60).read_bytes().splitlines(keepends=True)
     long = tmp_path / "long.jsonl"
     peaks = []
