@@ -109,6 +109,16 @@ def test_faults_are_counted(truth: Path, tmp_path: Path) -> None:
     assert report.smoothness.moving_error_px == pytest.approx((3, 3), abs=1e-3)
 
 
+def test_people_without_an_identity_are_somebody_else_in_every_frame(truth: Path, tmp_path: Path) -> None:
+    lines = [line_at(index, ids=(None, 8)) for index in range(FRAMES)]
+    report = evaluate_poses(write(tmp_path / "poses.jsonl", lines), read_truth(truth))
+    assert report.tracking is not None
+    assert report.tracking.identities == FRAMES + 1
+    assert report.tracking.switches == FRAMES - 1
+    lines = [line_at(index, ids=(None, None)) for index in range(FRAMES)]
+    assert evaluate_poses(write(tmp_path / "poses.jsonl", lines), read_truth(truth)).tracking is None
+
+
 def test_frames_that_only_one_side_has_are_left_out(truth: Path, tmp_path: Path) -> None:
     content = true_content()
     content["frames"] = content["frames"][::2]
@@ -314,6 +324,29 @@ def test_keypoints_without_a_tolerance_are_left_out_with_a_warning(caplog: pytes
     assert figures.ap is not None
     assert figures.ap > 0.1
     assert "AP leaves out head_top: COCO defines no tolerance for it" in caplog.text
+
+
+def test_only_the_images_that_were_looked_at_count() -> None:
+    content, found = noisy_scene()
+    some = {image: found[image] for image in (2, 3, 4, 7)}
+    figures = judge_coco(coco_of(content, "a.json"), some, COCO_NAMES, "net")
+    content["images"] = [one for one in content["images"] if one["id"] in some]
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in some]
+    assert values_of(figures) == pytest.approx(by_pycocotools(content, some))
+
+
+def test_crowds_and_other_categories_are_not_people() -> None:
+    content, _ = noisy_scene()
+    content["annotations"].append({"id": 99, "image_id": 4, "category_id": 1, "bbox": [0, 0, 9, 9]})
+    truth = coco_of(content, "a.json")
+    assert [len(truth.frames[image].ids) for image in (4, 6, 7)] == [0, 3, 2]
+
+
+def test_heads_are_measured_by_their_boxes() -> None:
+    content, _ = noisy_scene()
+    assert np.isnan(coco_of(content, "a.json").frames[1].head_sizes).all()
+    content["annotations"][1]["bbox_head"] = [0, 0, 30, 40]
+    assert coco_of(content, "a.json").frames[1].head_sizes.tolist()[1] == pytest.approx(0.6 * 50)
 
 
 def test_nobody_found_at_all() -> None:
