@@ -118,7 +118,8 @@ OPTIONS = (
         "poses",
         CHECKPOINTS,
         (DEFAULT_POSE,),
-        f"ViTPose checkpoint to evaluate, named as in streampose run; repeatable (default: {DEFAULT_POSE})",
+        "ViTPose checkpoint to evaluate: a bundled name, a Hugging Face hub id, or a folder in hub layout; repeatable "
+        f"(default: {DEFAULT_POSE})",
         commands=("evaluate",),
         own_key="pose",
     ),

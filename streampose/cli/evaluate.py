@@ -23,7 +23,8 @@ needs: pip install 'streampose[evaluate]'
 """
 EXAMPLES = """\
 examples:
-  streampose evaluate --coco annotations.json images/ --pose vitpose-small-streampose --pose usyd-community/vitpose-base
+  streampose evaluate --coco annotations.json images/
+  streampose evaluate --coco annotations.json images/ --pose NAME --pose NAME --json figures.json
   streampose evaluate --coco annotations.json images/ --boxes detected
   streampose evaluate poses.jsonl smooth.jsonl --truth truth.json
 """
