@@ -13,9 +13,9 @@ from streampose.networks.detectors import load_detector
 from streampose.networks.device import default_batches, pick_device, pick_dtype
 from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
 from streampose.records.coco_truth import CocoTruth
-from streampose.records.evaluate import Rows, coco_rows, keypoint_rows, markdown
 from streampose.records.evaluate_coco import CocoFigures, judge_coco, needs_coco
 from streampose.records.evaluate_keypoints import KeypointAccuracy, KeypointMeter
+from streampose.records.evaluate_table import Rows, coco_rows, keypoint_rows, markdown, row
 
 BoxSource = Literal["given", "detected"]
 """Whose boxes the pose networks get: the annotations', or a detector's."""
@@ -33,7 +33,7 @@ class CheckpointReport:
     pose_ms_per_person: float | None
     """Wall-clock time of the pose network in batches, with crops and decoding; None without people."""
     images_per_s: float | None
-    """Images per second of wall-clock time of all networks that ran, without reading."""
+    """Images per second of wall-clock time of all networks that ran, without reading; None without people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +190,14 @@ def accuracy_table(report: AccuracyReport) -> str:
     rows += coco_rows([one.coco for one in of.checkpoints])
     of_keypoints = keypoint_rows([one.keypoints for one in of.checkpoints])
     rows += of_keypoints if of.boxes == "detected" else of_keypoints[1:]  # with given boxes, everybody is found
-    rows.append(("pose network, ms per person", [_speed(one.pose_ms_per_person) for one in of.checkpoints]))
-    if of.detector is not None:
-        rows.append(("detector, ms per image", [_speed(of.detector_ms_per_image)] * len(of.checkpoints)))
-    rows.append(("networks, images per s", [_speed(one.images_per_s) for one in of.checkpoints]))
+    rows += [
+        row("pose network, ms per person", [one.pose_ms_per_person for one in of.checkpoints], _speed),
+        row("detector, ms per image", [of.detector_ms_per_image] * len(of.checkpoints), _speed),
+        row("networks, images per s", [one.images_per_s for one in of.checkpoints], _speed),
+    ]
     head = f"{images} images of {of.annotations} with {of.people} people, {boxes}; {of.device}, {of.dtype}, {quality}"
     return f"{head}\n\n{markdown([one.pose for one in of.checkpoints], rows)}"
 
 
-def _speed(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+def _speed(value: float) -> str:
+    return f"{value:#.3g}" if value < 100 else f"{value:.0f}"

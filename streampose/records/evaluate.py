@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from streampose.errors import UsageError
 from streampose.frames import NO_TRACK, Float32, Int64, People
@@ -13,15 +13,12 @@ from streampose.records.coco_truth import CocoTruth
 from streampose.records.evaluate_coco import CocoFigures, judge_coco, needs_coco
 from streampose.records.evaluate_keypoints import Coverage, CoverageMeter, KeypointAccuracy, KeypointMeter
 from streampose.records.evaluate_smoothness import Posed, Smoothness, Spread, smoothness
+from streampose.records.evaluate_table import Rows, coco_rows, keypoint_rows, markdown, row, share_rows
 from streampose.records.evaluate_tracking import Identified, Tracking, identified, judge
 from streampose.records.poses import RecordedPoses, read_poses
 from streampose.records.tables import needs
 from streampose.records.truth import TrueFrame, Truth
 from streampose.sinks.target import name_of
-
-_T = TypeVar("_T")
-Rows = list[tuple[str, list[str]]]
-"""Rows of a table: the name of a figure, and its value in each column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,82 +154,37 @@ def _smoothness(judged: dict[int, _Judged], own: Int64, theirs: Int64, *, is_smo
 
 def poses_table(reports: Sequence[PosesReport]) -> str:
     """Return the figures of several files as a table in Markdown, a column for each."""
+    tracking = [of.tracking for of in reports]
     rows: Rows = [
         ("frames", [f"{of.frames} of {of.frames_in_truth}" for of in reports]),
         ("keypoints judged", [f"{of.keypoints_judged} of {of.keypoints_in_truth}" for of in reports]),
-    ]
-    rows += coco_rows([of.coco for of in reports])
-    rows += keypoint_rows([of.keypoints for of in reports])
-    rows += [(f"{name}, smoothed", cells) for name, cells in keypoint_rows([of.smoothed for of in reports])[1:]]
-    tracks = [of.tracking for of in reports]
-    rows += [
-        _row("HOTA", tracks, lambda of: f"{of.hota:.3f}"),
-        _row("AssA", tracks, lambda of: f"{of.assa:.3f}"),
-        _row("IDF1", tracks, lambda of: f"{of.idf1:.3f}"),
-        _row("identity switches", tracks, lambda of: str(of.switches)),
-        _row("identities", tracks, lambda of: f"{of.identities} of {of.true_identities}"),
-    ]
-    for what in ("", ", smoothed"):
-        smooth = [of.smoothness_smoothed if what else of.smoothness for of in reports]
-        rows += [
-            _row(f"tremble, mean / median px{what}", smooth, lambda of: _both(of.tremble_px)),
-            _row(f"error of moving joints, mean / median px{what}", smooth, lambda of: _both(of.moving_error_px)),
-            _row(f"lag, mean / median ms{what}", smooth, lambda of: _both(of.lag_s, 1e3)),
-        ]
-    covered = [of.coverage for of in reports]
-    rows += [
-        _row("inside the 50 % ellipse", covered, lambda of: f"{of.inside_50:.3f}"),
-        _row("inside the 90 % ellipse", covered, lambda of: f"{of.inside_90:.3f}"),
+        *coco_rows([of.coco for of in reports]),
+        *keypoint_rows([of.keypoints for of in reports]),
+        *_smoothed(keypoint_rows([of.smoothed for of in reports])[1:]),
+        *share_rows(tracking, {"HOTA": "hota", "AssA": "assa", "IDF1": "idf1"}),
+        row("identity switches", tracking, lambda of: str(of.switches)),
+        row("identities", tracking, lambda of: f"{of.identities} of {of.true_identities}"),
+        *_smoothness_rows([of.smoothness for of in reports]),
+        *_smoothed(_smoothness_rows([of.smoothness_smoothed for of in reports])),
+        *share_rows(
+            [of.coverage for of in reports],
+            {"inside the 50 % ellipse": "inside_50", "inside the 90 % ellipse": "inside_90"},
+        ),
     ]
     return markdown([of.poses for of in reports], rows)
 
 
-def coco_rows(figures: Sequence[CocoFigures | None]) -> Rows:
-    """Return the rows of AP and AR."""
+def _smoothness_rows(of_files: Sequence[Smoothness | None]) -> Rows:
     return [
-        _row("AP", figures, lambda of: _number(of.ap)),
-        _row("AP50", figures, lambda of: _number(of.ap50)),
-        _row("AP75", figures, lambda of: _number(of.ap75)),
-        _row("AP, medium people", figures, lambda of: _number(of.ap_medium)),
-        _row("AP, large people", figures, lambda of: _number(of.ap_large)),
-        _row("AR", figures, lambda of: _number(of.ar)),
-        _row("AR, medium people", figures, lambda of: _number(of.ar_medium)),
-        _row("AR, large people", figures, lambda of: _number(of.ar_large)),
+        row("tremble, mean / median px", of_files, lambda of: _both(of.tremble_px)),
+        row("error of moving joints, mean / median px", of_files, lambda of: _both(of.moving_error_px)),
+        row("lag, mean / median ms", of_files, lambda of: _both(of.lag_s, 1e3)),
     ]
 
 
-def keypoint_rows(accuracies: Sequence[KeypointAccuracy | None]) -> Rows:
-    """Return the rows of the people found and of PCK."""
-    return [
-        _row("people found", accuracies, lambda of: _number(of.found)),
-        _row("PCK@0.05", accuracies, lambda of: _number(of.pck)),
-        _row("PCK@0.05, visible", accuracies, lambda of: _number(of.pck_visible)),
-        _row("PCKh@0.5", accuracies, lambda of: _number(of.pckh)),
-    ]
+def _smoothed(rows: Rows) -> Rows:
+    return [(f"{name}, smoothed", cells) for name, cells in rows]
 
 
-def markdown(columns: Sequence[str], rows: Rows) -> str:
-    """Return a table in Markdown, aligned for people. Rows without any value are left out."""
-    lines = [["", *(column.replace("|", "\\|") for column in columns)]]
-    lines += [[name, *cells] for name, cells in rows if set(cells) != {_NONE}]
-    widths = [max(3, *(len(line[place]) for line in lines)) for place in range(len(lines[0]))]
-    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(
-        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |"
-        for line in [lines[0], rules, *lines[1:]]
-    )
-
-
-_NONE = "-"
-
-
-def _row(name: str, values: Sequence[_T | None], show: Callable[[_T], str]) -> tuple[str, list[str]]:
-    return name, [_NONE if value is None else show(value) for value in values]
-
-
-def _number(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.3f}"
-
-
-def _both(values: Spread | None, scale: float = 1.0) -> str:
-    return _NONE if values is None else f"{values.mean * scale:.2f} / {values.median * scale:.2f}"
+def _both(values: Spread | None, scale: float = 1.0) -> str | None:
+    return None if values is None else f"{values.mean * scale:.2f} / {values.median * scale:.2f}"
