@@ -115,6 +115,7 @@ def one_of(*words: str) -> Kind:
 
 TEXT = Kind("a text of at least one character", _text, "NAME")
 FILE = Kind("a file name", _text, "FILE")
+CHECKPOINTS = Kind("a list of checkpoints", _texts, "NAME")
 SINKS = Kind("a list of sinks, such as ['out.mp4']", _texts, "SINK")
 NAMES = Kind("a list of names, or names separated by commas", _names, "NAME,...")
 SWITCH = Kind("true or false", _switch)

@@ -15,6 +15,7 @@ from typing import Any
 from streampose.addresses import redact, redact_address
 from streampose.errors import UsageError
 from streampose.kinds import (
+    CHECKPOINTS,
     COUNT,
     COUNT_OR_AUTO,
     DURATION,
@@ -36,6 +37,8 @@ from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.people import REMEMBER_S
 
 DEFAULT_KEYPOINT_THRESHOLD = 0.3
+LEAST_BOX_SCORE = 0.1
+"""For `streampose evaluate`. AP needs boxes with low scores: it weighs people by their score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Option:
 
 
 _BOTH = ("run", "bench")
+_EVALUATED = ("run", "evaluate")
+_ALL = (*_BOTH, "evaluate")
 _NETWORKS = "networks"
 _PEOPLE = "people and keypoints"
 _DRAWING = "drawing"
@@ -94,7 +99,46 @@ OPTIONS = (
         "(drawn/), a still (.jpg, .png), a live stream (rtmp://, rtsp://), window, or null for no output (default: "
         "window); {source} stands for the name of the source, {time} for the start of a segment",
     ),
-    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_BOTH, "convert", "smooth")),
+    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_ALL, "convert", "smooth")),
+    Option(
+        "coco",
+        FILE,
+        None,
+        "evaluate pose networks on labelled images: a file of COCO keypoint annotations",
+        commands=("evaluate",),
+    ),
+    Option(
+        "truth",
+        FILE,
+        None,
+        "evaluate poses files: the truth of the recording, or COCO annotations of stills",
+        commands=("evaluate",),
+    ),
+    Option(
+        "poses",
+        CHECKPOINTS,
+        (DEFAULT_POSE,),
+        "ViTPose checkpoint to evaluate: a bundled name, a Hugging Face hub id, or a folder in hub layout; repeatable "
+        f"(default: {DEFAULT_POSE})",
+        commands=("evaluate",),
+        own_key="pose",
+    ),
+    Option(
+        "box_source",
+        one_of("given", "detected"),
+        "given",
+        "boxes for the pose networks: those of the annotations, or those of the detector",
+        commands=("evaluate",),
+        own_key="boxes",
+    ),
+    Option(
+        "least_box_score",
+        SHARE,
+        LEAST_BOX_SCORE,
+        "with detected boxes, drop boxes with a lower score",
+        commands=("evaluate",),
+        own_key="box_threshold",
+    ),
     Option(
         "pose",
         TEXT,
@@ -103,11 +147,18 @@ OPTIONS = (
         _NETWORKS,
         commands=_BOTH,
     ),
-    Option("detector", TEXT, DEFAULT_DETECTOR, "detector checkpoint, named in the same way", _NETWORKS, commands=_BOTH),
+    Option("detector", TEXT, DEFAULT_DETECTOR, "detector checkpoint, named in the same way", _NETWORKS, commands=_ALL),
     Option("classes", NAMES, None, "detector classes to find, by name or number (default: person)", _NETWORKS),
-    Option("dataset_index", INDEX, None, "expert of a mixture-of-experts (plus) checkpoint (default: 0)", _NETWORKS),
     Option(
-        "device", TEXT, "auto", "where the networks run: auto, cpu, cuda, cuda:1, mps or xpu", _NETWORKS, commands=_BOTH
+        "dataset_index",
+        INDEX,
+        None,
+        "expert of a mixture-of-experts (plus) checkpoint (default: 0)",
+        _NETWORKS,
+        commands=_EVALUATED,
+    ),
+    Option(
+        "device", TEXT, "auto", "where the networks run: auto, cpu, cuda, cuda:1, mps or xpu", _NETWORKS, commands=_ALL
     ),
     Option(
         "dtype",
@@ -115,7 +166,7 @@ OPTIONS = (
         "auto",
         "number format of the networks: auto, float32, bfloat16 or float16",
         _NETWORKS,
-        commands=_BOTH,
+        commands=_ALL,
     ),
     Option(
         "compile",
@@ -133,7 +184,12 @@ OPTIONS = (
         _NETWORKS,
     ),
     Option(
-        "allow_pickle", SWITCH, False, "allow pickled weights (pytorch_model.bin); such files can run code", _NETWORKS
+        "allow_pickle",
+        SWITCH,
+        False,
+        "allow pickled weights (pytorch_model.bin); such files can run code",
+        _NETWORKS,
+        commands=_EVALUATED,
     ),
     Option(
         "box_threshold",
@@ -157,6 +213,7 @@ OPTIONS = (
         False,
         "average with the mirrored crops: slightly better keypoints, but the pose network takes twice as long",
         _PEOPLE,
+        commands=_EVALUATED,
     ),
     Option(
         "blur",
@@ -164,6 +221,7 @@ OPTIONS = (
         None,
         "heatmap smoothing, as in transformers (hf) or in the original ViTPose (default: paper)",
         _PEOPLE,
+        commands=_EVALUATED,
     ),
     Option("track", SWITCH, True, "do not give people identities", _PEOPLE),
     Option(
@@ -187,8 +245,8 @@ OPTIONS = (
         "smooth keypoints over time: as drawn only, or in the data as well",
         _PEOPLE,
     ),
-    Option("detect_batch", COUNT, None, "maximum frames per detector call", _PEOPLE, commands=_BOTH),
-    Option("pose_batch", COUNT, None, "maximum people per pose call", _PEOPLE, commands=_BOTH),
+    Option("detect_batch", COUNT, None, "maximum frames per detector call", _PEOPLE, commands=_ALL),
+    Option("pose_batch", COUNT, None, "maximum people per pose call", _PEOPLE, commands=_ALL),
     Option("style", one_of("lines", "weighted"), "lines", "drawing style of the skeletons", _DRAWING),
     Option("boxes", SWITCH, False, "draw the box of each person", _DRAWING),
     Option("labels", SWITCH, False, "draw the identity (or class) and box score of each person", _DRAWING),
@@ -256,7 +314,7 @@ OPTIONS = (
     Option("frames", COUNT, None, "frames per run (default: enough for a few seconds)", commands=("bench",)),
     Option("reference_frames", COUNT, None, "total number of frames for the slow reference loop", commands=("bench",)),
     Option("quick", SWITCH, False, "run a shorter, less precise measurement", commands=("bench",)),
-    Option("json", FILE, None, "also write the results to FILE as JSON", commands=("bench",)),
+    Option("json", FILE, None, "also write the results to FILE as JSON", commands=("bench", "evaluate")),
 )
 
 _BY_NAME = {option.name: option for option in OPTIONS}

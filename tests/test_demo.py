@@ -24,8 +24,9 @@ from streampose._version import __version__
 from streampose.networks.checkpoints import assets_folder, demo_clip
 from streampose.networks.device import pick_dtype
 from streampose.people.angles import AngleMeter
+from streampose.records.evaluate_tracking import judge, read_identified
 from streampose.records.lines import read_lines
-from tools.tracking import judge, read_identified, read_truth
+from streampose.records.truth import read_truth
 
 LEAST_FOUND = 0.94
 """Of the people with 12 or more visible joints, at IoU 0.5. The Hugging Face reference chain: 0.969."""

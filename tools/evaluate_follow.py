@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,13 +31,15 @@ from streampose.networks.pose import PoseEstimator
 from streampose.people.similarity import SURE_SCORE
 from streampose.pipeline.parts import Feed
 from streampose.pipeline.pipeline import Pipeline
+from streampose.records.evaluate_keypoints import KeypointMeter
+from streampose.records.truth import Truth, read_truth
 from streampose.sources.open import DEMO, open_source
 from streampose.sources.source import Source
 
 Every = int | Literal["auto"]
 EVERY: tuple[Every, ...] = (1, 2, 3, 5, 10, "auto")
-NEAR = 0.05
-"""Maximum distance of a joint that counts as near, as a fraction of the box's height."""
+LEAST_VISIBLE_JOINTS = 12
+"""Only people with so many visible joints are judged."""
 
 
 class CountingDetector:
@@ -92,32 +93,20 @@ class Accuracy:
     """The same share for all people, including those not found."""
 
 
-def demo_truth() -> list[dict[str, Any]]:
-    """Return the demo clip's exact boxes and keypoints, frame by frame."""
-    frames: list[dict[str, Any]] = json.loads((assets_folder() / "demo_truth.json").read_text(encoding="utf-8"))[
-        "frames"
-    ]
-    return frames
+def demo_truth() -> Truth:
+    """Return the demo clip's exact boxes and keypoints."""
+    return read_truth(assets_folder() / "demo_truth.json")
 
 
-def judged(found: Sequence[People], truth: Sequence[dict[str, Any]]) -> Accuracy:
-    """Return the accuracy of the found people against the true people of the same frames."""
-    count = found_count = joints = found_joints = near = 0
-    for people, frame in zip(found, truth, strict=True):
-        wanted = [one for one in frame["people"] if sum(visible == 2 for *_, visible in one["keypoints"]) >= 12]
-        count += len(wanted)
-        for one in wanted:
-            points = np.array(one["keypoints"])
-            is_visible = points[:, 2] == 2
-            joints += int(is_visible.sum())
-            best, overlap = _best(np.array(one["box_xyxy"]), people)
-            if overlap < 0.5:
-                continue
-            found_count += 1
-            found_joints += int(is_visible.sum())
-            distances = np.hypot(*(people.keypoints_xy[best] - points[:, :2]).T)[is_visible]
-            near += int((distances <= NEAR * (one["box_xyxy"][3] - one["box_xyxy"][1])).sum())
-    return Accuracy(found_count / count, near / found_joints, near / joints)
+def judged(found: Sequence[People], truth: Truth) -> Accuracy:
+    """Return the accuracy of the people found in the first frames of the clip."""
+    meter = KeypointMeter(LEAST_VISIBLE_JOINTS)
+    for index, people in enumerate(found):
+        true = truth.frames[index]
+        meter.add(true, people.keypoints_xy, true.pairs(people.boxes_xyxy))
+    return Accuracy(
+        meter.found / meter.people, meter.visible_near / meter.visible, meter.visible_near / meter.visible_of_all
+    )
 
 
 def agreement(found: Sequence[People], reference: Sequence[People]) -> tuple[float, float, float]:
@@ -191,7 +180,7 @@ def _print_table(clip: str, runs: dict[Every, Run], where: str) -> None:
     reference = runs[1]
     count = len(reference.people)
     print(f"\n{clip}, {count} frames, {sum(map(len, reference.people)) / count:.1f} people a frame, {where}")
-    truth = demo_truth()[:count] if clip == DEMO else None
+    truth = demo_truth() if clip == DEMO else None
     print("| N | detections a frame | ", end="")
     print(
         "found | joints near | near, of all people's | " if truth else "same people | keypoints apart | more | ", end=""

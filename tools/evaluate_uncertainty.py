@@ -3,9 +3,9 @@
     python -m tools.evaluate_uncertainty --labelled ../shared/data/labelled
     python -m tools.evaluate_uncertainty --fit --pose FOLDER
 
-The bundled clips are judged with the bundled detector's boxes, labelled stills (a folder as in `tools.evaluate`) with
-their own boxes. The people found are paired with the true ones at an IoU of 0.5. Every true keypoint inside the frame
-counts, visible or covered, of every person of whom at least 30 % can be seen.
+The bundled clips are judged with the bundled detector's boxes, labelled stills (a folder with `annotations.json` in
+COCO keypoint format and `images/`) with their own boxes. The people found are paired with the true ones at an IoU of
+0.5. Every true keypoint inside the frame counts, visible or covered, of every person of whom at least 30 % can be seen.
 
 `--fit` uses the demo clip only. It prints the entry `keypoint_uncertainty` for the checkpoint's `config.json`, and the
 table as it is with this entry.
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streampose.bench.labelled import LabelledImages
 from streampose.frames import Boxes
 from streampose.networks.checkpoints import assets_folder
 from streampose.networks.detectors import load_detector
@@ -32,8 +33,7 @@ from streampose.networks.geometry import decode_heatmaps
 from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.networks.pose import PoseEstimator
 from streampose.networks.uncertainty import Calibration, Curve, spread
-from streampose.people.overlap import best_pairs, box_overlaps
-from tools.tracking import LEAST_VISIBLE, SAME_IOU, true_frames
+from streampose.records.truth import read_truth
 
 CPU = torch.device("cpu")
 SHARES = (0.5, 0.9)
@@ -90,33 +90,29 @@ if covered, 0 if outside the frame or unknown."""
 
 def of_clip(name: str, every: int = 1) -> Iterator[Judged]:
     """Yield every Nth frame of a bundled clip, with the boxes of the bundled detector that show a known person."""
-    truth = true_frames(assets_folder() / f"{name}_truth.json")
+    truth = read_truth(assets_folder() / f"{name}_truth.json")
     detector = load_detector(DEFAULT_DETECTOR, device=CPU, dtype=torch.float32)
     with av.open(assets_folder() / f"{name}.mp4") as clip:
         for index, frame in enumerate(clip.decode(video=0)):
             if index % every:
                 continue
             image = torch.from_numpy(frame.to_ndarray(format="bgr24"))
-            people = truth[index]["people"]
+            true = truth.frames[index]
             boxes = detector.detect([image])[0]
-            true_xyxy = np.array([person["box_xyxy"] for person in people], np.float32).reshape(-1, 4)
-            pairs = best_pairs(box_overlaps(true_xyxy, boxes.xyxy), SAME_IOU)
-            pairs = [pair for pair in pairs if people[pair[0]].get("visible", 1.0) >= LEAST_VISIBLE]
+            pairs = [pair for pair in true.pairs(boxes.xyxy) if true.counts[pair[0]]]
             if pairs:
                 rows, columns = np.array(pairs).T
-                yield image, boxes[columns], np.array([people[row]["keypoints"] for row in rows], np.float32)
+                yield image, boxes[columns], true.keypoints[rows].astype(np.float32)
 
 
 def of_stills(folder: Path) -> Iterator[Judged]:
     """Yield labelled stills in COCO keypoint format, with the labelled boxes."""
-    from tools.evaluate import Labelled
-
-    labelled = Labelled(folder)
-    for image_id, boxes in labelled.true_boxes().items():
-        annotations = labelled.coco.loadAnns(labelled.coco.getAnnIds(image_id, iscrowd=False))
-        truth = np.array([annotation["keypoints"] for annotation in annotations], np.float32)
-        if len(truth):
-            yield torch.from_numpy(labelled.images[image_id]), boxes, truth.reshape(len(truth), -1, 3)
+    images = LabelledImages(folder / "annotations.json", folder / "images")
+    boxes = images.given_boxes()
+    for number, image in images:
+        if len(boxes[number]):
+            truth = images.truth.frames[number].keypoints.astype(np.float32)
+            yield torch.from_numpy(image), boxes[number], truth
 
 
 @torch.no_grad()

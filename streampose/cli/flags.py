@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from streampose.errors import UsageError
-from streampose.kinds import SINKS, SWITCH
+from streampose.kinds import CHECKPOINTS, SINKS, SWITCH
 from streampose.options import Option, options_of
 
 
@@ -27,7 +27,7 @@ def _add(group: Any, option: Option) -> None:
         group.add_argument(option.flag, action=argparse.BooleanOptionalAction, **keywords)
     elif option.kind.metavar is None:
         group.add_argument(option.flag, action="store_false" if option.default else "store_true", **keywords)
-    elif option.kind is SINKS:
+    elif option.kind in (CHECKPOINTS, SINKS):
         group.add_argument(option.flag, metavar=option.kind.metavar, action="append", **keywords)
     else:
         group.add_argument(option.flag, metavar=option.kind.metavar, type=_type_of(option), **keywords)

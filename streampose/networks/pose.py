@@ -25,16 +25,12 @@ from streampose.networks.pending import Pending
 from streampose.networks.uncertainty import Calibration, Curve, covariances, to_frame_covariances
 from streampose.networks.vitpose import load_dense_map_network
 from streampose.networks.workers import begin, part_sizes
+from streampose.people.names import COCO_NAMES as COCO_NAMES
 from streampose.people.names import plain_names, side_pairs
 
 DEFAULT_BLUR: Blur = "paper"
 
 # fmt: off
-COCO_NAMES = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-    "right_ankle",
-)
 COCO_EDGES = (
     (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
     (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),

@@ -95,12 +95,13 @@ def point_values(rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], count: i
     return values
 
 
-def needs(module: str) -> Any:
-    """Import a module of the extra `data`. Raises `UsageError` if it is not installed."""
+def needs(module: str, extra: str = "data") -> Any:
+    """Import a module of a package that an extra installs. Raises `UsageError` if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UsageError(f"{module} is not installed: pip install 'streampose[data]'") from error
+        package = module.partition(".")[0]
+        raise UsageError(f"{package} is not installed: pip install 'streampose[{extra}]'") from error
 
 
 def _rows(lines: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

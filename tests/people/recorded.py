@@ -12,17 +12,17 @@ import numpy as np
 from streampose.frames import NO_TRACK, Boxes, Float32, People
 from streampose.networks.checkpoints import assets_folder
 from streampose.people.both_ways import Timed
-from streampose.people.overlap import best_pairs, box_overlaps
-from tools.evaluate_smoothing import Posed, Smoothness
-from tools.evaluate_smoothing import smoothness as judged
-from tools.tracking import Truth, true_frames
+from streampose.records.evaluate_smoothness import Posed, Smoothness
+from streampose.records.evaluate_smoothness import smoothness as judged
+from streampose.records.truth import Truth, read_truth
 
+FPS = 25
 POSES = Path(__file__).parent / "data/crossing_poses.npz"
 
 
 @cache
 def truth() -> Truth:
-    return true_frames(assets_folder() / "crossing_truth.json")
+    return read_truth(assets_folder() / "crossing_truth.json")
 
 
 def recorded_people(frame_count: int) -> list[People]:
@@ -44,21 +44,18 @@ def recorded_people(frame_count: int) -> list[People]:
 @cache
 def crossing() -> list[Timed]:
     frames = []
-    for people, true in zip(recorded_people(len(truth())), truth(), strict=True):
+    for index, people in enumerate(recorded_people(len(truth().frames))):
+        true = truth().frames[index]
         ids = np.full(len(people), NO_TRACK)
-        true_boxes = np.array([person["box_xyxy"] for person in true["people"]], np.float32).reshape(-1, 4)
-        for row, column in best_pairs(box_overlaps(true_boxes, people.boxes_xyxy), 0.5):
-            ids[column] = true["people"][row]["id"] + 1
-        frames.append(Timed(true["pts_s"], replace(people, track_ids=ids)))
+        for row, column in true.pairs(people.boxes_xyxy):
+            ids[column] = true.ids[row] + 1
+        frames.append(Timed(index / FPS, replace(people, track_ids=ids)))
     return frames
 
 
 def smoothness(smoothed: Sequence[Float32]) -> Smoothness:
     """Judge smoothed keypoints of the clip."""
     return judged(
-        [
-            Posed(pts_s, people.track_ids, people.boxes_xyxy, people.keypoint_scores, xy)
-            for (pts_s, people), xy in zip(crossing(), smoothed, strict=True)
-        ],
-        truth(),
+        (Posed(pts_s, people.track_ids, people.boxes_xyxy, people.keypoint_scores, xy), truth().frames[index])
+        for index, ((pts_s, people), xy) in enumerate(zip(crossing(), smoothed, strict=True))
     )

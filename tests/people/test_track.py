@@ -14,9 +14,10 @@ import pytest
 from streampose.frames import NO_TRACK, Image, People, Skeleton
 from streampose.networks.checkpoints import assets_folder
 from streampose.people.track import MOST_KNOWN, Tracker
+from streampose.records.evaluate_tracking import Identified, Tracking, judge
+from streampose.records.truth import read_truth
 from tests.people.recorded import recorded_people
 from tests.people.scene import BLUE, GREEN, GREY, RED, SKELETON, Body, paint, people_of
-from tools.tracking import Identified, Tracking, judge, read_truth
 
 Scene = Callable[[float], Sequence[Body]]
 """Who is there at a time, the foremost last."""
