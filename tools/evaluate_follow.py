@@ -1,6 +1,6 @@
 """Prints the loss in accuracy and the gain in speed from following people between detections.
 
-    python -m tools.evaluate_follow ../shared/data/clips/*.m* --rounds 2
+    python -m tools.evaluate_follow FOLDER/*.m* --rounds 2
 
 The demo clip is compared with its exact keypoints. Other clips are compared with detection on every frame. All rows of
 a clip come from one run of this program with interleaved rounds. Compare the ratios: absolute rates depend on the

@@ -1,6 +1,6 @@
 """Prints how many true keypoints are inside the ellipses of their keypoints, and fits the calibration of a checkpoint.
 
-    python -m tools.evaluate_uncertainty --labelled ../shared/data/labelled
+    python -m tools.evaluate_uncertainty --labelled FOLDER
     python -m tools.evaluate_uncertainty --fit --pose FOLDER
 
 The bundled clips are judged with the bundled detector's boxes, labelled stills (a folder with `annotations.json` in
