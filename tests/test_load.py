@@ -383,7 +383,7 @@ class TestShowing:
         image = picture_in(html)
         assert image.shape == (120, 192, 3)
         drawn, undrawn = (np.abs(image.astype(float) - one).mean() for one in (shown.draw(), shown.frame.image))
-        assert drawn < undrawn / 3
+        assert drawn < undrawn / 2
 
     def test_large_noisy_frames_and_crowds_stay_small(self, estimator: Estimator) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (1500, 2400, 3), np.uint8)
