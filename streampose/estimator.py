@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from streampose.errors import UsageError
 from streampose.frames import Boxes, Float32, Frame, Image, People, Result, Skeleton
@@ -98,7 +99,10 @@ class Estimator:
     def close(self) -> None:
         """Release the networks and their memory. Safe to call twice."""
         with self._in_turn:
-            self._networks = None
+            networks, self._networks = self._networks, None
+            if networks is not None and networks.device.type == "cuda":
+                del networks
+                torch.cuda.empty_cache()  # torch keeps freed memory from other programs otherwise
 
     def __enter__(self) -> Estimator:
         return self

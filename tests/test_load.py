@@ -178,7 +178,21 @@ class TestOneAndSeveral:
         estimator([numbered_image(1)] * 20)
         assert threading.active_count() == before
 
-    def test_several_threads_may_call(self, estimator: Estimator) -> None:
+    def test_several_threads_may_call_and_take_turns(
+        self, estimator: Estimator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert estimator._networks is not None
+        detector = estimator._networks.detector
+        detect, inside, most_inside = detector.detect, [0], [0]
+
+        def watched(pixels: Any) -> Any:
+            inside[0] += 1
+            most_inside[0] = max(most_inside[0], inside[0])
+            found = detect(pixels)
+            inside[0] -= 1
+            return found
+
+        monkeypatch.setattr(detector, "detect", watched)
         images = [numbered_image(number) for number in range(8)]
         wanted = [estimator(image) for image in images]
         found: dict[int, Result] = {}
@@ -192,6 +206,7 @@ class TestOneAndSeveral:
         for thread in threads:
             thread.join()
         assert all(equal(found[number].people, wanted[number].people) for number in range(8))
+        assert most_inside == [1], "capture graphs serve one call at a time"
 
     def test_after_the_end(self, tiny: dict[str, Any]) -> None:
         estimator = streampose.load(**tiny)

@@ -56,7 +56,7 @@ def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = No
     one = checked(source if isinstance(source, Input) else Input(source, name))
     if one.give_up_after_s is None and is_alone:
         one = replace(one, give_up_after_s=0.0)
-    if isinstance(one.source, Integral):
+    if isinstance(one.source, int | Integral):
         if isinstance(one.source, bool) or int(one.source) < 0:
             raise UsageError(f"`source`: {one.source!r} is not a camera number: use 0 for the first camera")
         spelled = str(int(one.source))
