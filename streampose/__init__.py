@@ -4,10 +4,13 @@ import streampose
 
 for result in streampose.stream("clip.mp4"):
     print(result.frame.pts_s, len(result.people), result.people.keypoints_xy)
+
+estimator = streampose.load()
+print(estimator(image).people.keypoints_xy)
 """
 
 from streampose._version import __version__
-from streampose.api import stream
+from streampose.api import load, stream
 from streampose.errors import (
     AnnotateError,
     ModelError,
@@ -42,6 +45,7 @@ __all__ = [
     "StreamposeError",
     "UsageError",
     "__version__",
+    "load",
     "read_poses",
     "stream",
 ]

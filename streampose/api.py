@@ -1,4 +1,7 @@
-"""The Python entry point `stream`: builds a pipeline from texts and options. Does no work itself."""
+"""The Python entry points: `stream` builds a pipeline from texts and options, `load` an estimator for images in memory.
+
+Does no work itself.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,21 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from types import SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from streampose.errors import UsageError
-from streampose.inputs import Input
-from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
+from streampose.inputs import DEFAULT_MAX_PIXELS, Input
+from streampose.networks.known import DEFAULT_QUALITY, Quality
 from streampose.options import DEFAULT_KEYPOINT_THRESHOLD, check, options_of
 from streampose.people import REMEMBER_S
 from streampose.sinks.sink import SharedSink, Sink
 
 if TYPE_CHECKING:
     from streampose.drawing.annotator import ColourBy, Style
-    from streampose.networks.detector import PersonDetector
+    from streampose.estimator import Estimator
     from streampose.networks.geometry import Blur
-    from streampose.networks.pose import PoseEstimator
     from streampose.pipeline.pipeline import Pipeline
 
 log = logging.getLogger("streampose")
@@ -28,6 +31,11 @@ log = logging.getLogger("streampose")
 _OTHERS = frozenset(["to", "stats", "quiet"])
 _OPTIONS = [option.name for option in options_of("run") if not option.of_source and option.name not in _OTHERS]
 """The parameters of `stream` that are options."""
+_OF_NETWORKS = (
+    *("quality", "pose", "detector", "classes", "dataset_index", "allow_pickle", "device", "dtype", "compile"),
+    *("warm_up", "box_threshold", "max_people", "flip_test", "blur", "detect_batch", "pose_batch"),
+)
+"""The options that the networks are loaded with."""
 
 
 Target = str | os.PathLike[str] | Sink | SharedSink
@@ -39,8 +47,9 @@ def stream(
     to: Target | Iterable[Target] = (),
     overwrite: bool = False,
     segment_s: float | None = None,
-    pose: str = DEFAULT_POSE,
-    detector: str = DEFAULT_DETECTOR,
+    quality: Quality = DEFAULT_QUALITY,
+    pose: str | None = None,
+    detector: str | None = None,
     classes: str | Sequence[str | int] | None = None,
     dataset_index: int | None = None,
     allow_pickle: bool = False,
@@ -88,7 +97,10 @@ def stream(
             own. `{source}` in a text stands for the name of the source.
         overwrite: replace existing files.
         segment_s: start a new video file every `segment_s` seconds.
-        pose: ViTPose checkpoint: a bundled name, a hub id or a local folder in hub layout.
+        quality: the pair of networks: `bundled` (small, offline), or the published pairs `fast`, `balanced` and `best`,
+            which are downloaded on first use.
+        pose: ViTPose checkpoint: a bundled name, a hub id or a local folder in hub layout. None selects that of
+            `quality`.
         detector: detector checkpoint, named in the same way.
         classes: detector classes to find, by name or number; None finds people.
         dataset_index: expert of a mixture-of-experts (`plus`) checkpoint; None selects the first.
@@ -153,9 +165,7 @@ def stream(
         )
         # After the cheap checks, because these imports take seconds.
         from streampose.drawing.annotator import Annotator
-        from streampose.networks.detectors import load_detector
-        from streampose.networks.device import default_batches, pick_device, pick_dtype
-        from streampose.networks.pose import DEFAULT_BLUR, PoseEstimator
+        from streampose.networks.pair import load_pair
         from streampose.people.only import Only
         from streampose.people.smooth import Smoother
         from streampose.people.track import Tracker
@@ -163,35 +173,10 @@ def stream(
         from streampose.pipeline.pipeline import Pipeline
         from streampose.sinks.controls import Controls
 
-        where = pick_device(asked.device)
-        precision = pick_dtype(asked.dtype, where)
-        usual = default_batches(where)
-        detect_batch = asked.detect_batch or usual[0]
-        pose_batch = asked.pose_batch or usual[1]
-        people = load_detector(
-            asked.detector,
-            device=where,
-            dtype=precision,
-            threshold=asked.box_threshold,
-            classes=asked.classes,
-            max_people=asked.max_people,
-            max_batch=detect_batch,
-            allow_pickle=asked.allow_pickle,
-        )
-        estimator = PoseEstimator(
-            asked.pose,
-            device=where,
-            dtype=precision,
-            blur=asked.blur or DEFAULT_BLUR,
-            dataset_index=asked.dataset_index,
-            flip_test=asked.flip_test,
-            max_batch=pose_batch,
-            allow_pickle=asked.allow_pickle,
-        )
+        networks = load_pair(**{name: getattr(asked, name) for name in _OF_NETWORKS})
+        estimator = networks.pose
         if asked.ellipses and estimator.calibration is None:
             log.info("%s has no calibration: ellipses show the spread of the heatmaps", estimator.name)
-        if asked.compile or asked.warm_up:
-            _compile(people, estimator, waits=asked.warm_up)
         annotator = Annotator(
             estimator.skeleton,
             style=asked.style,
@@ -214,14 +199,14 @@ def stream(
             feeds.append(Feed(origin, of_origin, tracker, steps))
         pipeline = Pipeline(
             feeds,
-            people,
+            networks.detector,
             estimator,
             annotator,
-            device=where,
+            device=networks.device,
             detect_every=asked.detect_every,
             max_people=asked.max_people,
-            detect_batch=detect_batch,
-            pose_batch=pose_batch,
+            detect_batch=networks.detect_batch,
+            pose_batch=networks.pose_batch,
             draw=draw,
             results_wanted=results_wanted,
             stall_after_s=asked.stall_after_s,
@@ -230,16 +215,52 @@ def stream(
     return pipeline
 
 
-def _compile(*networks: PersonDetector | PoseEstimator, waits: bool) -> None:
-    if any(network.device.type == "cpu" for network in networks):
-        log.info("nothing is compiled on a CPU: compilation is supported on accelerators only")
-        return
-    for network in networks:
-        network.compile(waits=waits)
+def load(
+    *,
+    quality: Quality = DEFAULT_QUALITY,
+    pose: str | None = None,
+    detector: str | None = None,
+    classes: str | Sequence[str | int] | None = None,
+    dataset_index: int | None = None,
+    allow_pickle: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    compile: bool = False,
+    warm_up: bool = False,
+    box_threshold: float | None = None,
+    max_people: int | None = None,
+    flip_test: bool = False,
+    blur: Blur | None = None,
+    detect_batch: int | None = None,
+    pose_batch: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Estimator:
+    """Load both networks for images in memory.
+
+        estimator = streampose.load()
+        result = estimator(image)  # (H, W, 3) uint8 BGR, an image of Pillow, or the path of a still
+        results = estimator([image, other])
+        result = estimator(image, boxes=[[100, 50, 300, 400]])
+
+    Args:
+        max_pixels: refuse stills with more pixels.
+
+    The other arguments are those of `stream`.
+
+    Raises:
+        UsageError: a value is invalid.
+        ModelError: a network cannot be found, downloaded or loaded.
+    """
+    dtype = str(dtype).removeprefix("torch.")
+    asked = check(locals(), [*_OF_NETWORKS, "max_pixels"])
+    from streampose.estimator import Estimator
+    from streampose.networks.pair import load_pair
+
+    return Estimator(load_pair(**{name: asked[name] for name in _OF_NETWORKS}), max_pixels=asked["max_pixels"])
 
 
 def _listed(values: Any, kind: type | UnionType) -> list[Any]:
     """Return `values` as a list. A single text, path or `kind` becomes a list of one; None becomes an empty list."""
     if values is None:
         return []
-    return [values] if isinstance(values, str | os.PathLike | int | kind) else list(values)
+    return [values] if isinstance(values, str | os.PathLike | Integral | kind) else list(values)

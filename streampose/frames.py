@@ -1,4 +1,5 @@
-"""The values that flow from source to sink. Imports no other module of the package.
+"""The values that flow from source to sink. Imports no other module of the package, except when a result is shown or
+converted.
 
 Boxes and keypoints are always in pixels of the full frame: x to the right, y down, (0, 0) the centre of the top left
 pixel, as in COCO. Images are always BGR.
@@ -11,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    import pandas as pd
     import supervision as sv
     import torch
 
@@ -295,6 +297,59 @@ class Result:
     drawn: Image | None = None
     """The drawn frame, (H, W, 3) uint8 BGR; None if no sink and no option asked for it. Shared: copy it before drawing
     on it."""
+
+    def __repr__(self) -> str:
+        frame = self.frame
+        height, width = frame.image.shape[:2]
+        which = f"{frame.source_id} {frame.index}" if frame.file is None else frame.file
+        at = f" at {frame.pts_s:.3f} s" if np.isfinite(frame.pts_s) else ""
+        people = "1 person" if len(self.people) == 1 else f"{len(self.people)} people"
+        return f"Result({which}{at}, {width}x{height}, {people})"
+
+    def _repr_html_(self) -> str:
+        """Return the drawn frame, in a limited size, and a table of the people, for notebooks."""
+        from streampose.drawing.notebook import html_of
+
+        return html_of(self)
+
+    def draw(self, *, rgb: bool = False, **settings: Any) -> Image:
+        """Return the frame with the people drawn on it, (H, W, 3) uint8 BGR, or RGB if `rgb` is set.
+
+        Args:
+            rgb: return red, green, blue, as matplotlib and Pillow expect it.
+            settings: `style`, `keypoint_threshold`, `boxes`, `labels`, `colour_by` and `ellipses`, as in
+                `streampose.stream`.
+
+        Raises:
+            UsageError: a setting is unknown or invalid.
+            AnnotateError: drawing fails.
+        """
+        from streampose.drawing.notebook import drawn_of
+
+        drawn = drawn_of(self, settings)
+        return np.ascontiguousarray(drawn[..., ::-1]) if rgb else drawn
+
+    def to_dataframe(self, rows: Literal["keypoints", "people", "angles"] = "keypoints") -> pd.DataFrame:
+        """Return the people as a pandas table; see `streampose.RecordedPoses.to_dataframe`.
+
+        The values are rounded as in a poses file. Needs the extra `data`.
+
+        Raises:
+            UsageError: pandas is not installed, or there are no such rows.
+        """
+        from streampose.records.results import dataframe_of
+
+        return dataframe_of(self, rows)
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Return the people as COCO results: what a `.results.json` file has for the image with this id."""
+        from streampose.records.results import coco_of
+
+        return coco_of(self, image_id)
+
+    def to_supervision(self, min_score: float = 0.0) -> tuple[sv.Detections, sv.KeyPoints]:
+        """Return the boxes and the keypoints; see `People.to_detections` and `People.to_key_points`."""
+        return self.to_detections(), self.to_key_points(min_score)
 
     def to_detections(self) -> sv.Detections:
         """Return the boxes; see `People.to_detections`."""

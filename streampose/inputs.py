@@ -16,6 +16,7 @@ from streampose.options import check, options_of
 if TYPE_CHECKING:
     from streampose.sinks.sink import Sink
 
+DEFAULT_MAX_PIXELS = 200_000_000
 _OPTIONS = [option.name for option in options_of("run") if option.of_source]
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<source>.+)", re.DOTALL)
 _BADLY_NAMED = re.compile(r"([^=/:]*)=[A-Za-z][A-Za-z0-9+.-]*://")
@@ -39,7 +40,7 @@ class Input:
     max_height: int | None = None
     """If there are several video streams or HLS variants, read the best one of at most this many lines; None sets no
     limit."""
-    max_pixels: int = 200_000_000
+    max_pixels: int = DEFAULT_MAX_PIXELS
     """Refuse frames and stills with more pixels. An image of the default size takes 600 MB."""
     freshness_s: float = 0.5
     """Drop frames of a live source that arrive more than this many seconds late."""

@@ -33,7 +33,7 @@ from streampose.kinds import (
     Kind,
     one_of,
 )
-from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
+from streampose.networks.known import DEFAULT_POSE, DEFAULT_QUALITY, PAIRS
 from streampose.people import REMEMBER_S
 
 DEFAULT_KEYPOINT_THRESHOLD = 0.3
@@ -140,14 +140,31 @@ OPTIONS = (
         own_key="box_threshold",
     ),
     Option(
-        "pose",
-        TEXT,
-        DEFAULT_POSE,
-        "ViTPose checkpoint: a bundled name, a Hugging Face hub id, or a folder in hub layout; see streampose models",
+        "quality",
+        one_of(*PAIRS),
+        DEFAULT_QUALITY,
+        "pair of networks: bundled (small, offline), or a published pair, downloaded on first use; see streampose "
+        "models",
         _NETWORKS,
         commands=_BOTH,
     ),
-    Option("detector", TEXT, DEFAULT_DETECTOR, "detector checkpoint, named in the same way", _NETWORKS, commands=_ALL),
+    Option(
+        "pose",
+        TEXT,
+        None,
+        "ViTPose checkpoint: a bundled name, a Hugging Face hub id, or a folder in hub layout (default: that of "
+        "--quality)",
+        _NETWORKS,
+        commands=_BOTH,
+    ),
+    Option(
+        "detector",
+        TEXT,
+        None,
+        "detector checkpoint, named in the same way (default: the bundled one, or that of --quality)",
+        _NETWORKS,
+        commands=_ALL,
+    ),
     Option("classes", NAMES, None, "detector classes to find, by name or number (default: person)", _NETWORKS),
     Option(
         "dataset_index",
@@ -323,6 +340,11 @@ _BY_NAME = {option.name: option for option in OPTIONS}
 def options_of(command: str) -> list[Option]:
     """Return the options of a command, in the order of its help."""
     return [option for option in OPTIONS if command in option.commands]
+
+
+def default_of(name: str) -> Any:
+    """Return the default of an option."""
+    return _BY_NAME[name].default
 
 
 def check(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -130,6 +130,16 @@ def test_leaving_the_loop_early_ends_everything(tmp_path: Path, tiny: dict[str, 
     assert lines.endswith(b"\n")
 
 
+@pytest.mark.skipif(Path("/dev/video0").exists(), reason="there is a camera")
+@pytest.mark.parametrize("camera", [0, np.int64(0), [0], streampose.Input(0), "0"])
+def test_a_camera_by_its_number(tiny: dict[str, str], camera: Any) -> None:
+    with streampose.stream(camera, **tiny) as pipeline:
+        (source,) = pipeline.sources
+        assert (source.info.source_id, source.info.is_camera, source.info.is_live) == ("camera0", True, True)
+        with pytest.raises(streampose.SourceError, match="no such camera"):
+            next(iter(pipeline))
+
+
 def test_nothing_stays_open_when_a_network_is_missing(tmp_path: Path, tiny: dict[str, str]) -> None:
     clip = make_clip(tmp_path / "clip.mp4", frames=5)
     before = psutil.Process().num_fds()

@@ -33,8 +33,10 @@ from streampose.errors import UsageError
 from streampose.frames import Boxes, Captured, Frame
 from streampose.networks.checkpoints import resolve
 from streampose.networks.detector import PersonDetector
-from streampose.networks.detectors import default_threshold, load_detector
-from streampose.networks.device import default_batches, pick_device, pick_dtype
+from streampose.networks.detectors import default_threshold
+from streampose.networks.device import pick_device
+from streampose.networks.known import DEFAULT_QUALITY
+from streampose.networks.pair import load_pair
 from streampose.networks.pose import PoseEstimator
 from streampose.sources.open import is_live_text
 
@@ -77,8 +79,9 @@ def fit_cost(people: Sequence[int], cost: Sequence[float]) -> tuple[float, float
 def run_bench(
     source: str,
     *,
-    pose: str,
-    detector: str,
+    quality: str = DEFAULT_QUALITY,
+    pose: str | None = None,
+    detector: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     detect_batch: int | None = None,
@@ -106,27 +109,27 @@ def run_bench(
     """
     if is_live_text(source):
         raise UsageError(f"{redact_address(source)} can be read only once: use a file or demo")
-    where = pick_device(device)
-    precision = pick_dtype(dtype, where)
-    if compile and where.type == "cpu":
+    if compile and pick_device(device).type == "cpu":
         raise UsageError("compilation is not supported on a CPU: do not use `compile`")
-    usual = default_batches(where)
-    detect_batch, pose_batch = detect_batch or usual[0], pose_batch or usual[1]
-    threshold = default_threshold(resolve(detector))
-    people = load_detector(detector, device=where, dtype=precision, threshold=threshold, max_batch=detect_batch)
-    # The reference uses the `hf` blur.
-    estimator = PoseEstimator(pose, device=where, dtype=precision, blur="hf", max_batch=pose_batch)
-    if compile:
-        people.compile(waits=True)
-        estimator.compile(waits=True)
-    return measure(
-        source,
-        people,
-        estimator,
-        dtype=precision,
-        threshold=threshold,
+    networks = load_pair(
+        quality=quality,
+        pose=pose,
+        detector=detector,
+        device=device,
+        dtype=dtype,
+        warm_up=compile,
+        blur="hf",  # as in the reference
         detect_batch=detect_batch,
         pose_batch=pose_batch,
+    )
+    return measure(
+        source,
+        networks.detector,
+        networks.pose,
+        dtype=networks.dtype,
+        threshold=default_threshold(resolve(networks.detector.name)),
+        detect_batch=networks.detect_batch,
+        pose_batch=networks.pose_batch,
         is_compiled=compile,
         frames=frames,
         reference_frames=reference_frames,

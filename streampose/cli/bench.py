@@ -10,7 +10,6 @@ from streampose.cli.flags import add_flags
 from streampose.cli.json_file import check_json, write_json
 from streampose.cli.process import set_up_process
 from streampose.cli.terminal import print_data
-from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE
 from streampose.options import options_of
 
 _NOT_MEASURED = frozenset(["json", "overwrite"])
@@ -35,8 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print the results. Return the exit code."""
     given = vars(arguments)
     names = {option.name for option in options_of("bench")} - _NOT_MEASURED
-    values: dict[str, Any] = {"pose": DEFAULT_POSE, "detector": DEFAULT_DETECTOR}
-    values |= {name: value for name, value in given.items() if name in names}
+    values: dict[str, Any] = {name: value for name, value in given.items() if name in names}
     file = given.get("json")
     if file is not None:
         check_json(file, [arguments.source], overwrite=given.get("overwrite", False))

@@ -18,6 +18,7 @@ from streampose.cli.status import Status
 from streampose.cli.terminal import say_error
 from streampose.errors import SinkError, UsageError
 from streampose.inputs import Input, parse_input
+from streampose.networks.hub import hide_bars
 from streampose.options import options_of
 from streampose.sinks.target import name_of
 
@@ -71,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     if stats is not None:
         check_json(stats, [str(one.source) for one in inputs], overwrite=True)
     set_up_process()
+    if quiet:
+        hide_bars()
     pipeline = stream(inputs, **values, results_wanted=False)
     with pipeline, interrupts(pipeline) as interrupted:
         if stats is not None:

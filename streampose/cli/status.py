@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from streampose.cli.terminal import CLEAR, say
+from streampose.networks.known import DEFAULT_QUALITY, PAIRS
 
 if TYPE_CHECKING:
     from streampose.pipeline.parts import FrameSource
@@ -87,6 +88,8 @@ class Status:
         say(f"people   {self._distinct_people()}{meter.people / max(meter.frames, 1):.1f} per frame")
         for number, line in enumerate(self._pipeline.summaries()):
             say(f"{'' if number else 'written':9}{line}")
+        if self._terminal and self._pipeline.models == PAIRS[DEFAULT_QUALITY]._asdict():
+            say("networks bundled, small; for published accuracy: --quality balanced")
 
 
 def _live_line(source: FrameSource) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,35 @@ _PICKLES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 _HUB_ANSWER_TIMEOUT_S = 5.0
 
 
+class NotHere(ModelError):
+    """Hub checkpoints that are neither in the local cache nor can be downloaded."""
+
+    def __init__(self, names: Sequence[str], reason: str) -> None:
+        """Store what is missing.
+
+        Args:
+            names: hub ids, each with its revision after an `@` if it has one.
+            reason: why the hub did not provide them.
+        """
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        self.names = tuple(names)
+        self.reason = reason
+        parts = [name.partition("@") for name in names]
+        commands = [f"`hf download {repo}{f' --revision {revision}' if at else ''}`" for repo, at, revision in parts]
+        pronoun = "it is" if len(names) == 1 else "they are"
+        super().__init__(
+            f"cannot download {' and '.join(names)} ({reason}), and {pronoun} not in the local cache ({HF_HUB_CACHE}): "
+            f"run {' and '.join(commands)} on a machine with network access and copy its cache to that folder, or to "
+            f"one that the environment variable HF_HUB_CACHE names; or use a local folder or a bundled network "
+            f"({DEFAULT_POSE}, {DEFAULT_DETECTOR})"
+        )
+
+
 def from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> Path:
     """Return the folder of a hub checkpoint. Download it if the cache does not hold it completely.
+
+    A download shows the progress bars of huggingface_hub if standard error is a terminal, and in a notebook.
 
     Args:
         name: the checkpoint's name, as the user gave it.
@@ -30,7 +58,8 @@ def from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> 
         allow_pickle: accept pickled weights if the checkpoint has no safetensors.
 
     Raises:
-        ModelError: the checkpoint does not exist or cannot be downloaded.
+        NotHere: the hub cannot be reached, or the download fails.
+        ModelError: the checkpoint does not exist.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
@@ -40,7 +69,7 @@ def from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> 
         RevisionNotFoundError,
     )
 
-    with quiet():
+    with quiet(bars=_is_watched()):
         try:
             with suppress(LocalEntryNotFoundError):  # not in the cache: ask the hub
                 folder = Path(
@@ -66,12 +95,7 @@ def from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> 
                 f"`hf auth login`): {names_like(repo)}"
             ) from error
         except Exception as error:  # huggingface_hub's HTTP library, and thus its errors, depends on the version.
-            flag = f" --revision {revision}" if revision else ""
-            raise ModelError(
-                f"cannot download {name} ({describe(error)}), and it is not in the local cache: run "
-                f"`hf download {repo}{flag}` on a machine with network access, or use a local folder or a bundled "
-                f"network ({DEFAULT_POSE}, {DEFAULT_DETECTOR})"
-            ) from error
+            raise NotHere([name], describe(error)) from error
     if not has_safetensors and not allow_pickle and "pytorch_model.bin" in files:
         raise ModelError(
             f"{name}: the weights on the hub are pickled (pytorch_model.bin) and can run code when loaded: "
@@ -80,18 +104,26 @@ def from_hub(name: str, repo: str, revision: str | None, allow_pickle: bool) -> 
     return folder
 
 
+def _is_watched() -> bool:
+    """Return whether somebody sees progress bars. Some of huggingface_hub's would also be written to logs."""
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress the progress bars and warnings of transformers and huggingface_hub within the block."""
+def quiet(*, bars: bool = False) -> Iterator[None]:
+    """Suppress the warnings of transformers and huggingface_hub within the block, and unless `bars` is set, their
+    progress bars.
+    """
     import huggingface_hub.utils.logging as hub_logging
     import transformers.utils.logging
 
     transformers_logging: Any = transformers.utils.logging
     levels = transformers_logging.get_verbosity(), hub_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
+    hides_bars = not bars and transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
     hub_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
+    if hides_bars:
+        transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,5 +131,14 @@ def quiet() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(levels[0])
         hub_logging.set_verbosity(levels[1])
-        if bars:
+        if hides_bars:
             transformers_logging.enable_progress_bar()
+
+
+def hide_bars() -> None:
+    """Suppress the progress bars of downloads in this process."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented there
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an environment variable of huggingface_hub can forbid it
+        disable_progress_bars()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 DEFAULT_POSE = "vitpose-small-streampose"
 DEFAULT_DETECTOR = "person-detector-streampose"
@@ -58,12 +59,48 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
 )
 
 
+Quality = Literal["bundled", "fast", "balanced", "best"]
+DEFAULT_QUALITY: Quality = "bundled"
+
+
+class Pair(NamedTuple):
+    """The names of a pose network and a detector that are used together."""
+
+    pose: str
+    detector: str
+
+
+PAIRS: dict[str, Pair] = {
+    "bundled": Pair(DEFAULT_POSE, DEFAULT_DETECTOR),
+    "fast": Pair("usyd-community/vitpose-plus-small", "PekingU/rtdetr_r18vd_coco_o365"),
+    "balanced": Pair("usyd-community/vitpose-plus-base", "PekingU/rtdetr_r50vd_coco_o365"),
+    "best": Pair("usyd-community/vitpose-plus-huge", "PekingU/rtdetr_r50vd_coco_o365"),
+}
+"""The pair of each quality. The detectors that also learned from Objects365 cost no more than those that did not, so
+`balanced` has one too."""
+
+
+def pair_of(quality: str, pose: str | None, detector: str | None) -> Pair:
+    """Return the pair of a quality, with `pose` and `detector` in place of its networks where they are given."""
+    usual = PAIRS[quality]
+    return Pair(pose or usual.pose, detector or usual.detector)
+
+
 def models_table() -> str:
     """Return `KNOWN_MODELS` as a text table."""
     rows = [("network", "role", "parameters", "licence", "published accuracy", "from")]
     for model in KNOWN_MODELS:
         accuracy = f"{model.accuracy} (needs {model.needs})" if model.needs else model.accuracy
         rows.append((model.name, model.role, f"{model.parameters_m:g} M", model.licence, accuracy, model.source))
+    return _aligned(rows)
+
+
+def qualities_table() -> str:
+    """Return `PAIRS` as a text table."""
+    return _aligned([("quality", "pose", "detector"), *((name, *pair) for name, pair in PAIRS.items())])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

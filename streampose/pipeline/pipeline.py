@@ -84,11 +84,12 @@ class Pipeline:
         self._device = device or torch.device("cpu")
         self._captured: Merge[Captured] = Merge()
         self._results: Merge[Result] = Merge()
-        models = {"detector": detector.name, "pose": pose.name}
+        self.models = {"detector": detector.name, "pose": pose.name}
+        """The names of the networks."""
         self._lanes = [
             Lane(
                 feed,
-                RunInfo(feed.source.info, pose.skeleton, models),
+                RunInfo(feed.source.info, pose.skeleton, self.models),
                 self.meter,
                 annotator if draw or any(sink.needs_drawn for sink in feed.sinks) else None,
                 self._captured,

@@ -13,7 +13,7 @@ from streampose.errors import UsageError
 from streampose.frames import NO_TRACK, Boxes, Float32, People, Skeleton
 from streampose.people.names import side_pairs
 from streampose.records.lines import matrices, read_lines
-from streampose.records.tables import Columns, angle_columns, keypoint_columns, needs, person_columns
+from streampose.records.tables import Columns, columns_by, needs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,6 @@ BLOCK_FRAMES = 2000
 """Frames that are turned into columns at once."""
 
 Rows = Literal["keypoints", "people", "angles"]
-_COLUMNS_OF = {"keypoints": keypoint_columns, "people": person_columns, "angles": angle_columns}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +129,7 @@ class RecordedPoses:
 
     def _columns(self, rows: str) -> list[Columns]:
         """Return the columns of a table, block by block; of a file without frames, a block without rows."""
-        if rows not in _COLUMNS_OF:
-            raise UsageError(f"unknown rows {rows!r}: choose one of {', '.join(_COLUMNS_OF)}")
-        columns = _COLUMNS_OF[rows]
+        columns = columns_by(rows)
         return [columns(block, self.skeleton.names) for block in self.blocks()] or [columns([], self.skeleton.names)]
 
 

@@ -6,7 +6,7 @@ The column names never change; what a file does not know is missing (NaN, or an 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -82,6 +82,16 @@ def angle_columns(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Colu
 @cache
 def _meter(names: tuple[str, ...]) -> AngleMeter:
     return AngleMeter(names)
+
+
+_COLUMNS_OF = {"keypoints": keypoint_columns, "people": person_columns, "angles": angle_columns}
+
+
+def columns_by(rows: str) -> Callable[[Sequence[dict[str, Any]], Sequence[str]], Columns]:
+    """Return the function that makes tables with such rows: `keypoints`, `people` or `angles`. Raises `UsageError`."""
+    if rows not in _COLUMNS_OF:
+        raise UsageError(f"unknown rows {rows!r}: choose one of {', '.join(_COLUMNS_OF)}")
+    return _COLUMNS_OF[rows]
 
 
 def point_values(rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], count: int) -> npt.NDArray[np.float64]:

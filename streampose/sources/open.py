@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 from streampose.addresses import redact_address
@@ -55,8 +56,12 @@ def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = No
     one = checked(source if isinstance(source, Input) else Input(source, name))
     if one.give_up_after_s is None and is_alone:
         one = replace(one, give_up_after_s=0.0)
-    # An integer is a camera number.
-    spelled = str(one.source) if isinstance(one.source, int) else os.fspath(one.source)
+    if isinstance(one.source, int | Integral):
+        if isinstance(one.source, bool) or int(one.source) < 0:
+            raise UsageError(f"`source`: {one.source!r} is not a camera number: use 0 for the first camera")
+        spelled = str(int(one.source))
+    else:
+        spelled = os.fspath(one.source)
     if not spelled:
         raise UsageError(f"an empty source: give {_READABLE}")
     reading = Reading(one.stream, one.max_height, one.max_pixels)

@@ -59,9 +59,8 @@ class Stills(Recorded):
             file = path.relative_to(self._folder).as_posix()
             try:
                 image = _read_still(path, self._max_pixels)
-            except (OSError, ValueError, RuntimeError, SyntaxError, cv2.error) as error:
-                is_ours = isinstance(error, OSError | TooLarge)
-                reason = describe(error) if is_ours else "damaged or not a still"
+            except _UNREADABLE as error:
+                reason = _reason(error)
                 first_bad = first_bad or _BadStill(file, reason, error)
                 bad += 1
                 if len(self._files) > 1:  # for a single file, the error below reports it
@@ -94,6 +93,22 @@ class Stills(Recorded):
             is_live=False,
             stills=tuple(str(path) for path in self._files),
         )
+
+
+def load_still(path: Path, max_pixels: int) -> Image:
+    """Return one still as `Stills` reads it. Raises `SourceError`."""
+    try:
+        return _read_still(path, max_pixels)
+    except _UNREADABLE as error:
+        raise SourceError(f"{path} cannot be read: {_reason(error)}") from error
+
+
+_UNREADABLE = (OSError, ValueError, RuntimeError, SyntaxError, cv2.error)
+
+
+def _reason(error: Exception) -> str:
+    is_ours = isinstance(error, OSError | TooLarge)
+    return describe(error) if is_ours else "damaged or not a still"
 
 
 def is_heif(path: Path) -> bool:

@@ -129,7 +129,7 @@ def test_every_option_is_a_parameter_with_the_same_default() -> None:
             assert of_inputs.pop(option.name) == option.default, option.name
         elif "run" in option.commands and option.name not in of_program | {"to"}:
             assert parameters[option.name].default == option.default, option.name
-        if "bench" in option.commands and option.name not in of_program | {"pose", "detector"}:
+        if "bench" in option.commands and option.name not in of_program:
             assert of_bench[option.name].default == option.default, option.name
     assert set(of_inputs) == {"source", "name", "to"}, "each source's options are all in the table"
     known = {option.name for option in OPTIONS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,7 @@ def test_models_lists_the_known_networks(capfd: pytest.CaptureFixture[str]) -> N
     printed = capfd.readouterr().out
     for name in ("vitpose-small-streampose", "usyd-community/vitpose-plus-huge", "PekingU/rtdetr_r50vd_coco_o365"):
         assert name in printed
+    assert re.search(r"^balanced +usyd-community/vitpose-plus-base +PekingU/rtdetr_r50vd_coco_o365$", printed, re.M)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

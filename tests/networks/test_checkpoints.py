@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
 import os
 import pickle
+import pty
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,7 +27,7 @@ from transformers import AutoModelForObjectDetection, VitPoseForPoseEstimation
 from streampose.errors import ModelError, UsageError
 from streampose.networks.checkpoints import assets_folder, demo_clip, resolve
 from streampose.networks.device import pick_device, pick_dtype
-from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE, KNOWN_MODELS, models_table
+from streampose.networks.known import DEFAULT_DETECTOR, DEFAULT_POSE, KNOWN_MODELS, PAIRS, models_table, pair_of
 from streampose.networks.loading import load_network
 from tests.tiny import COMMIT, edit_json, into_hub_cache, save_pose, save_rt_detr, vitpose
 
@@ -61,6 +65,15 @@ def test_table_has_a_line_for_every_known_model() -> None:
     assert header.startswith("network")
     assert [line.split()[0] for line in lines] == [known.name for known in KNOWN_MODELS]
     assert all(known.accuracy in line and known.source in line for known, line in zip(KNOWN_MODELS, lines, strict=True))
+
+
+def test_every_pair_is_of_known_models() -> None:
+    roles = {known.name: known.role for known in KNOWN_MODELS}
+    for pair in PAIRS.values():
+        assert (roles[pair.pose], roles[pair.detector]) == ("pose", "detector")
+    assert pair_of("bundled", None, None) == (DEFAULT_POSE, DEFAULT_DETECTOR)
+    assert pair_of("best", "mine", None) == ("mine", PAIRS["best"].detector)
+    assert pair_of("fast", None, "mine") == (PAIRS["fast"].pose, "mine")
 
 
 def test_local_folder(tmp_path, monkeypatch, capfd) -> None:
@@ -312,7 +325,10 @@ def test_hub_ids_from_the_cache_without_a_network(tmp_path) -> None:
     assert "cannot download some-one/a.pose@v2" in other
     assert "run `hf download some-one/a.pose --revision v2` on a machine with network access" in other
     assert "cannot download some-one/half" in half
-    assert "run `hf download some-one/absent` on a machine with network access, or use a local folder or a" in absent
+    cache = tmp_path / "cache"
+    assert f"it is not in the local cache ({cache}): run `hf download some-one/absent` on a machine" in absent
+    assert "copy its cache to that folder, or to one that the environment variable HF_HUB_CACHE names; or" in absent
+    assert "or use a local folder or a bundled network (vitpose-small-streampose, person-detector-" in absent
 
 
 FILES = ["config.json", "model.safetensors", "preprocessor_config.json", "pytorch_model.bin", "README.md", "evil.py"]
@@ -405,6 +421,33 @@ def test_hub_ids_are_fetched_once(tmp_path) -> None:
         assert "did you mean PekingU/rtdetr_r50vd or " in absent
         _, old = resolve_elsewhere("some-one/old", cache=tmp_path, pickles="--allow-pickle", HF_ENDPOINT=address)
         assert old == " ".join([COMMIT, "config.json", "preprocessor_config.json", "pytorch_model.bin"])
+
+
+def test_a_terminal_shows_bars_of_what_is_fetched(tmp_path) -> None:
+    """Elsewhere nothing is written: `resolve_elsewhere` looks."""
+    code = "import sys; from streampose.networks.checkpoints import resolve; resolve(sys.argv[1])"
+    for hides in (False, True):
+        ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        with hub() as (address, _):
+            first = "from streampose.networks.hub import hide_bars; hide_bars(); " if hides else ""
+            subprocess.run(
+                [sys.executable, "-c", first + code, "some-one/good"],
+                env={**os.environ, "HF_HUB_CACHE": str(tmp_path / str(hides)), "HF_ENDPOINT": address, "HF_TOKEN": ""},
+                cwd=ROOT,
+                stderr=its,
+                timeout=120,
+                check=True,
+            )
+        os.close(its)
+        written = b""
+        with suppress(OSError):  # how a terminal tells that nobody writes to it any more
+            while chunk := os.read(ours, 65536):
+                written += chunk
+        os.close(ours)
+        print(written.decode())
+        assert (b"%|" in written) == (not hides)
+        assert b"Warning" not in written
 
 
 def test_a_hub_that_cannot_be_reached_costs_seconds(tmp_path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from streampose.errors import UsageError
+from streampose.inputs import Input
 from streampose.sources.open import open_source
 from tests.clips import make_clip
 from tests.sources.helpers import numbers, read, write_picture
@@ -18,6 +20,17 @@ class TestNames:
     def test_cameras_and_streams_are_live(self, text: str) -> None:
         with open_source(text, name="cam 1") as source:
             assert (source.info.source_id, source.info.text, source.info.is_live) == ("cam 1", text, True)
+
+    @pytest.mark.parametrize("number", [0, np.int64(0), 2])
+    def test_a_number_is_a_camera(self, number: int) -> None:
+        with open_source(Input(number)) as source, open_source(str(number)) as wanted:
+            assert source.info == wanted.info
+            assert source.info.is_camera
+
+    @pytest.mark.parametrize("number", [-1, True])
+    def test_other_numbers_are_none(self, number: int) -> None:
+        with pytest.raises(UsageError, match=f"`source`: {number} is not a camera number: use 0 for the first camera"):
+            open_source(Input(number))
 
     def test_credentials_stay_secret(self) -> None:
         with pytest.raises(UsageError) as caught:
