@@ -12,7 +12,7 @@ from streampose.cli.terminal import CLEAR, say
 
 if TYPE_CHECKING:
     from streampose.pipeline.parts import FrameSource
-    from streampose.pipeline.pipeline import Pipeline
+    from streampose.pipeline.run import Run
 
 TERMINAL_EVERY_S = 0.2
 """Interval between updates of the status line on a terminal."""
@@ -23,7 +23,7 @@ LOG_EVERY_S = 10.0
 class Status:
     """The status line of a run and the summary at its end."""
 
-    def __init__(self, pipeline: Pipeline, *, shown: bool) -> None:
+    def __init__(self, pipeline: Run, *, shown: bool) -> None:
         self._pipeline = pipeline
         self._shown = shown
         self._terminal = sys.stderr is not None and sys.stderr.isatty()

@@ -146,9 +146,11 @@ def read_poses(path: str | os.PathLike[str]) -> RecordedPoses:
 
 
 def skeleton_of(header: dict[str, Any]) -> Skeleton:
-    """Return the skeleton of a poses file. Left and right keypoints are told by their names."""
-    names = tuple(header["skeleton"]["names"])
-    return Skeleton(names, tuple((a, b) for a, b in header["skeleton"]["edges"]), side_pairs(names))
+    """Return the skeleton of a poses file. Older files tell left and right only by the names of the keypoints."""
+    skeleton = header["skeleton"]
+    names = tuple(skeleton["names"])
+    pairs = skeleton.get("flip_pairs", side_pairs(names))
+    return Skeleton(names, tuple((a, b) for a, b in skeleton["edges"]), tuple((a, b) for a, b in pairs))
 
 
 def people_of(persons: list[dict[str, Any]], keypoint_count: int) -> People:

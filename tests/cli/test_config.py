@@ -87,7 +87,10 @@ def test_sources_and_arguments(tmp_path: Path) -> None:
                 "detect_every": ("0", "'often'", "true"),
                 "dataset_index": ("-1",),
                 "style": ("'fancy'",),
-                "blur": ("'none'", "3"),
+                "heatmap_blur": ("'none'", "3"),
+                "blur": ("'hf'",),
+                "hide": ("'people'",),
+                "angles": ("[]", "''"),
                 "segment": ("'1d'", "0", "-1", "inf"),
                 "stall_timeout": ("0", "nan"),
             }.items()
