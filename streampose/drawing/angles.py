@@ -60,7 +60,7 @@ def _towards(radians: _Float64) -> _Float64:
 def _write(drawn: Image, numbers: Sequence[int], places: _Float64, radii: _Float64, towards: _Float64) -> None:
     """Write numbers of degrees just outside of arcs around `places` (M, 2), in the directions `towards` (M, 2)."""
     height, width = drawn.shape[:2]
-    scale = max(0.4, min(height, width) / 1300)
+    scale = max(0.45, min(height, width) / 1200)
     for number, place, radius, direction in zip(numbers, places, radii.tolist(), towards, strict=True):
         text = str(number)
         (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, 1)
@@ -71,7 +71,7 @@ def _write(drawn: Image, numbers: Sequence[int], places: _Float64, radii: _Float
         inside = np.clip(middle - half, 2, np.maximum((width, height) - 2 * half, 2))
         left, top = np.rint(inside).astype(int).tolist()
         ring_at = left + text_width + 2 * ring, top + ring
-        for color, more in ((sv_color(RIM).as_bgr(), 2), (_WHITE, 0)):
+        for color, more in ((sv_color(RIM).as_bgr(), 3), (_WHITE, 0)):
             thickness = max(1, round(1.2 * scale)) + more
             cv2.putText(drawn, text, (left, top + text_height), _FONT, scale, color, thickness, cv2.LINE_AA)
             cv2.circle(drawn, ring_at, ring, color, thickness, cv2.LINE_AA)

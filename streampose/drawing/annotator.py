@@ -122,6 +122,24 @@ class Annotator:
         Raises:
             AnnotateError: the image has the wrong format, the people do not match the skeleton, or drawing fails.
         """
+        people = self._prepared(image, people)
+        return self._drawn_on(image.copy() if self.hide is None else np.zeros_like(image), people)
+
+    def cut_out(self, image: Image, people: People) -> Image:
+        """Return what `annotate` draws on `image`, without the image: (H, W, 4) uint8 BGR with opacity.
+
+        Raises:
+            AnnotateError: see `annotate`.
+        """
+        people = self._prepared(image, people)
+        on_black, on_white = (self._drawn_on(np.full_like(image, level), people).astype(int) for level in (0, 255))
+        # What shines through is the difference between both grounds. Rounding makes channels differ by 1.
+        opacity = 255 - (on_white - on_black).min(axis=2, keepdims=True)
+        color = np.minimum(on_black * 255 // np.maximum(opacity, 1), 255)
+        return np.concatenate([color, opacity], axis=2).astype(np.uint8)
+
+    def _prepared(self, image: Image, people: People) -> People:
+        """Return the people as they are drawn. Raises `AnnotateError`."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise AnnotateError(f"cannot draw on {image.dtype} {image.shape}: an image must be uint8 (H, W, 3)")
         people = as_recorded(people)
@@ -133,8 +151,7 @@ class Annotator:
                 f"cannot draw {point_count} points with a skeleton of {len(self.skeleton.names)}: "
                 "use the skeleton of the network that found them"
             )
-        drawn: Image = image.copy() if self.hide is None else np.zeros_like(image)
-        return self._drawn_on(drawn, people)
+        return people
 
     def _drawn_on(self, drawn: Image, people: People) -> Image:
         if len(people) == 0:

@@ -7,12 +7,11 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from streampose.errors import AnnotateError, describe
-from streampose.frames import Image, Result, Skeleton
+from streampose.frames import Float32, Image, Result, Skeleton
 from streampose.people.faces import HOLD_S, FaceFinder, FaceMemory
-from streampose.people.rounding import as_recorded
+from streampose.people.rounding import PIXEL_DECIMALS, rounded
 
 Blur = Literal["faces"]
 
@@ -40,15 +39,17 @@ class FaceBlur:
         """Return the result on a frame without faces. Raises `AnnotateError`."""
         frame = result.frame
         try:
-            # Recorded people are rounded. A face must be hidden in the same pixels when they are drawn again.
-            places = self._memory.update(self._finder.find(as_recorded(result.people)), frame.pts_s)
+            places = frame.faces_xyxy  # recorded, maybe with the faces of people who are not
+            if places is None:
+                found = self._memory.update(self._finder.find(result.people), frame.pts_s)
+                places = rounded(found, PIXEL_DECIMALS).astype(np.float32)  # as they are recorded
             image = pixelated(frame.image, places)
         except Exception as error:
             raise AnnotateError(f"cannot blur the faces of {len(result.people)} people: {describe(error)}") from error
-        return replace(result, frame=replace(frame, image=image))
+        return replace(result, frame=replace(frame, image=image, faces_xyxy=places))
 
 
-def pixelated(image: Image, places: npt.NDArray[np.float64]) -> Image:
+def pixelated(image: Image, places: Float32) -> Image:
     """Return a copy of `image`, (H, W, 3) uint8 BGR, with a coarse mosaic in rectangles (N, 4), in pixels."""
     hidden: Image = image.copy()
     height, width = image.shape[:2]

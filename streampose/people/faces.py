@@ -30,6 +30,10 @@ LEAST_SURE = 2
 _HEAD_RADIUS = 16.0
 _BETWEEN_EARS, _BETWEEN_SHOULDERS, _TORSO, _HEIGHT = 14.0, 36.0, 52.0, 190.0
 """In cm. A head in profile shows less than `_BETWEEN_EARS`, so other lengths count as well: the largest scale wins."""
+MOST_SIDE = 0.6
+"""Maximum radius of a head, as a share of the box's shorter side: a face that fills its box is covered."""
+MOST_SPREAD = 1.5
+"""Head keypoints that are farther apart than this times the maximum radius are not on one head, so they are unsure."""
 TOP_OF_BOX = 0.4
 """Share of the height of an upright box that is its top."""
 UPRIGHT = 1.2
@@ -55,46 +59,57 @@ class FaceFinder:
         self._shoulders, self._hips = of("shoulder"), of("hip")
 
     def find(self, people: People) -> Float64:
-        """Return rectangles (M, 4) in pixels that cover the faces; one or two for each person.
+        """Return rectangles (M, 4) in pixels that cover the faces; at least one for each person.
 
-        The keypoints count whatever their scores; if they are unsure, the top of the box counts as well.
+        The head's keypoints count whatever their scores. If they are unsure, the top of the box counts as well.
         """
         xy = people.keypoints_xy.astype(np.float64)
-        boxes = people.boxes_xyxy.astype(np.float64)
-        is_known = np.isfinite(xy).all(axis=2)
-        is_sure = is_known & (people.keypoint_scores >= SURE)
-        radii = _HEAD_RADIUS * self._scales(xy, boxes, is_sure)
-        sure_heads = is_sure & self._is_head
-        is_unsure = sure_heads.sum(axis=1) < LEAST_SURE
-        counts = np.where(is_unsure[:, None], is_known & self._is_head, sure_heads)
-        has_head = counts.any(axis=1)
-        low = np.where(counts[..., None], xy, np.inf).min(axis=1, initial=np.inf)
-        high = np.where(counts[..., None], xy, -np.inf).max(axis=1, initial=-np.inf)
-        middle = (low[has_head] + high[has_head]) / 2
-        half = np.maximum(radii[has_head, None], (high - low)[has_head] / 2 + radii[has_head, None] / 2)
-        return np.concatenate([np.concatenate([middle - half, middle + half], axis=1), _tops(boxes[is_unsure])])
-
-    def _scales(self, xy: Float64, boxes: Float64, is_sure: Bools) -> Float64:
-        """Return pixels per cm (N,) of each person: the largest of several estimates."""
+        boxes = np.nan_to_num(people.boxes_xyxy.astype(np.float64))
+        is_head = np.isfinite(xy).all(axis=2) & self._is_head
+        is_sure = np.isfinite(xy).all(axis=2) & (people.keypoint_scores >= SURE)
+        spreads = _spreads(np.where((is_sure & is_head)[..., None], xy, np.nan))
         sides = boxes[:, 2:] - boxes[:, :2]
-        estimates = [np.nan_to_num(sides).max(axis=1, initial=0) / _HEIGHT]
-        head = np.where((is_sure & self._is_head)[..., None], xy, np.nan)
-        estimates.append(_spread(head) / _BETWEEN_EARS)
+        most = MOST_SIDE * sides.min(axis=1, initial=np.inf)
+        is_unsure = ((is_sure & is_head).sum(axis=1) < LEAST_SURE) | (spreads > MOST_SPREAD * most)
+        scales = np.maximum(self._body_scales(xy, sides, is_sure), np.where(is_unsure, 0, spreads / _BETWEEN_EARS))
+        radii = np.minimum(_HEAD_RADIUS * scales, most)
+
+        heads = (is_sure & is_head)[~is_unsure, :, None]
+        low = np.where(heads, xy[~is_unsure], np.inf).min(axis=1, initial=np.inf)
+        high = np.where(heads, xy[~is_unsure], -np.inf).max(axis=1, initial=-np.inf)
+        halves = np.maximum(radii[~is_unsure, None], (high - low) / 2 + radii[~is_unsure, None] / 2)
+        person, point = np.nonzero(is_head & is_unsure[:, None])
+        return np.concatenate(
+            [
+                _squares((low + high) / 2, halves),
+                _squares(xy[person, point], radii[person, None]),
+                _tops(boxes[is_unsure]),
+            ]
+        )
+
+    def _body_scales(self, xy: Float64, sides: Float64, is_sure: Bools) -> Float64:
+        """Return pixels per cm (N,) of each person by everything but the head: the largest of several estimates."""
+        estimates = [sides.max(axis=1, initial=0) / _HEIGHT]
         if len(self._shoulders) == 2:
-            estimates.append(_distance(xy, is_sure, self._shoulders) / _BETWEEN_SHOULDERS)
-            for side, shoulder in enumerate(self._shoulders):
-                if len(self._hips) == 2:
-                    estimates.append(_distance(xy, is_sure, [shoulder, self._hips[side]]) / _TORSO)
+            estimates.append(_distances(xy, is_sure, self._shoulders) / _BETWEEN_SHOULDERS)
+            if len(self._hips) == 2:
+                torsos = zip(self._shoulders, self._hips, strict=True)
+                estimates += [_distances(xy, is_sure, torso) / _TORSO for torso in torsos]
         return np.asarray(np.max(estimates, axis=0))
 
 
-def _spread(xy: Float64) -> Float64:
+def _squares(middles: Float64, halves: Float64) -> Float64:
+    """Return rectangles (N, 4) around points (N, 2)."""
+    return np.concatenate([middles - halves, middles + halves], axis=1)
+
+
+def _spreads(xy: Float64) -> Float64:
     """Return the largest distance (N,) between the points of each person; 0 with less than two. NaN is no point."""
     apart = np.hypot(*np.moveaxis(xy[:, :, None] - xy[:, None], -1, 0))
     return np.asarray(np.nan_to_num(apart).max(axis=(1, 2), initial=0))
 
 
-def _distance(xy: Float64, is_sure: Bools, pair: Sequence[int]) -> Float64:
+def _distances(xy: Float64, is_sure: Bools, pair: Sequence[int]) -> Float64:
     """Return the distance (N,) between two keypoints; 0 if one of them is not sure."""
     first, second = pair
     apart = np.hypot(*(xy[:, first] - xy[:, second]).T)
@@ -103,7 +118,6 @@ def _distance(xy: Float64, is_sure: Bools, pair: Sequence[int]) -> Float64:
 
 def _tops(boxes: Float64) -> Float64:
     """Return the tops of boxes (N, 4), a little wider; of boxes that are not upright, everything."""
-    boxes = np.nan_to_num(boxes)
     sides = boxes[:, 2:] - boxes[:, :2]
     margins = 0.05 * sides.max(axis=1, initial=0)[:, None]
     tops = np.concatenate([boxes[:, :2] - margins, boxes[:, 2:] + margins], axis=1)

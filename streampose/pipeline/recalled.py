@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from streampose.channel import Closed, Ending, Finished, Merge
 from streampose.frames import Captured, Frame, Result, Skeleton
@@ -103,9 +104,9 @@ class _LookUp:
 
     def _take(self, frame: Frame) -> None:
         with self._meter.working("recall", f"frame {frame.index}"):
-            people = self._recall.people(frame)
+            found = self._recall.find(frame)
         self._frames = frame.index + 1
-        if people is None:
+        if found is None:
             self._lane.source.meter.dropped(Drop.UNRECORDED)
         else:
-            self._lane.hand_on(Result(frame, people, self._skeleton))
+            self._lane.hand_on(Result(replace(frame, faces_xyxy=found.faces_xyxy), found.people, self._skeleton))

@@ -50,7 +50,10 @@ def frame_line(result: Result) -> dict[str, Any]:
     line: dict[str, Any] = {"source": frame.source_id, "frame": frame.index, "pts_s": _number(frame.pts_s)}
     if frame.file is not None:
         line["file"] = frame.file
-    return line | {"width": width, "height": height, "people": _people(result.people)}
+    line |= {"width": width, "height": height, "people": _people(result.people)}
+    if frame.faces_xyxy is not None:
+        line["faces"] = pixels(frame.faces_xyxy)
+    return line
 
 
 def _people(people: People) -> list[dict[str, Any]]:

@@ -41,6 +41,8 @@ class RecordedFrame:
     people: People
     file: str | None = None
     """For stills, the path of the file relative to the folder of the source. Otherwise None."""
+    faces_xyxy: Float32 | None = None
+    """(M, 4) pixels: rectangles around faces that the run has made unrecognizable; None if it did not do so."""
 
 
 class RecordedPoses:
@@ -91,6 +93,7 @@ class RecordedPoses:
             line["height"],
             people_of(line["people"], len(self.skeleton.names)),
             line.get("file"),
+            None if (faces := line.get("faces")) is None else np.array(faces, np.float32).reshape(-1, 4),
         )
 
     def blocks(self) -> Iterator[list[dict[str, Any]]]:

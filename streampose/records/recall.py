@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from streampose.errors import SourceError, UsageError, describe
-from streampose.frames import Frame, People
+from streampose.frames import Frame
 from streampose.records.poses import RecordedFrame, RecordedPoses
 from streampose.sinks.target import name_of
 
@@ -16,7 +16,7 @@ _DRAWN = "what precedes it was drawn"
 class Recall:
     """The people of a poses file, in the order of the clip's frames. The file is read line by line.
 
-    Call `people` for each frame of the clip in order, then `finish`.
+    Call `find` for each frame of the clip in order, then `finish`.
     """
 
     def __init__(self, poses: RecordedPoses, clip: str, source: str | None = None) -> None:
@@ -40,8 +40,8 @@ class Recall:
         self.missing = 0
         """Frames of the clip that the file does not have, although it has later ones."""
 
-    def people(self, frame: Frame) -> People | None:
-        """Return the people of a frame of the clip; None if the file has no such frame, but has later ones.
+    def find(self, frame: Frame) -> RecordedFrame | None:
+        """Return what is known of a frame of the clip; None if the file has no such frame, but has later ones.
 
         Raises:
             SourceError: the file ends before this frame.
@@ -57,7 +57,7 @@ class Recall:
             return None
         found, self._next = self._next, None
         self._check(found, frame)
-        return found.people
+        return found
 
     def finish(self, frames: int) -> None:
         """Check that the clip has all frames of the file.
