@@ -445,7 +445,9 @@ def test_ellipses_of_hidden_points_and_of_unknown_size_are_left_out() -> None:
 
 def test_but_changes_only_what_is_named() -> None:
     annotator = Annotator(COCO, style="weighted", labels=True, min_score=0.2, ellipses=True)
+    annotator = annotator.but(angles=["knee"], hide="background")
     changed = annotator.but(labels=False)
+    assert (changed.angles, changed.hide) == (["knee"], "background")
     assert (changed.style, changed.labels, changed.min_score, changed.ellipses) == ("weighted", False, 0.2, True)
     assert annotator.labels
     with pytest.raises(UsageError, match="fancy"):
