@@ -6,7 +6,7 @@ import argparse
 
 from streampose.cli.flags import add_flags
 from streampose.cli.process import INTERRUPTED, interrupts, set_up_process
-from streampose.cli.status import Status
+from streampose.cli.status import run_to_end
 from streampose.inputs import Input, parse_input
 from streampose.options import options_of
 from streampose.redraw import draw
@@ -53,10 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
     one = Input(source, name, **{key: values.pop(key) for key in of_source & values.keys()})
     set_up_process()
     with draw(one, arguments.poses, **values, results_wanted=False) as drawing, interrupts(drawing) as interrupted:
-        status = Status(drawing, shown=not quiet)
-        try:
-            for _ in drawing.ticks():
-                status.update()
-        finally:
-            status.end()
+        run_to_end(drawing, shown=not quiet)
     return INTERRUPTED if interrupted() else 0

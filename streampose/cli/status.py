@@ -89,6 +89,16 @@ class Status:
             say(f"{'' if number else 'written':9}{line}")
 
 
+def run_to_end(run: Run, *, shown: bool) -> None:
+    """Run it, with a status line and a summary if they are to be shown."""
+    status = Status(run, shown=shown)
+    try:
+        for _ in run.ticks():
+            status.update()
+    finally:
+        status.end()
+
+
 def _live_line(source: FrameSource) -> str:
     now, stats = source.meter.now(), source.meter.stats()
     line = f"{source.info.source_id} {now['state']}, {now['fps_in']:.1f} fps in, {now['fps_out']:.1f} out"

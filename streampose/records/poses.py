@@ -157,7 +157,10 @@ def skeleton_of(header: dict[str, Any]) -> Skeleton:
 
 
 def people_of(persons: list[dict[str, Any]], keypoint_count: int) -> People:
-    """Return the people of a line of a poses file as arrays. What is `null` there is NaN here."""
+    """Return the people of a line of a poses file as arrays. What is `null` there is NaN here.
+
+    Somebody who is not smoothed, although others are, has their raw keypoints as smoothed ones.
+    """
     if not persons:
         return People.none(keypoint_count)
     keypoints = np.array([person["keypoints"] for person in persons], np.float32)
@@ -178,8 +181,19 @@ def people_of(persons: list[dict[str, Any]], keypoint_count: int) -> People:
             label_of=dict(enumerate(labels)),
         ),
         track_ids=np.array([NO_TRACK if one is None else one for one in ids], np.int64),
-        smooth_xy=_all(persons, "smoothed"),
+        smooth_xy=_smoothed(persons, keypoints),
     )
+
+
+def _smoothed(persons: list[dict[str, Any]], keypoints: Float32) -> Float32 | None:
+    """Return the smoothed keypoints (N, K, 2); None if nobody has any."""
+    if not any("smoothed" in person for person in persons):
+        return None
+    smooth_xy = keypoints[..., :2].copy()
+    for xy, person in zip(smooth_xy, persons, strict=True):
+        if "smoothed" in person:
+            xy[:] = person["smoothed"]
+    return smooth_xy
 
 
 def _all(persons: list[dict[str, Any]], key: str) -> Float32 | None:
