@@ -65,7 +65,7 @@ def _write(drawn: Image, numbers: Sequence[int], places: _Float64, radii: _Float
         text = str(number)
         (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, 1)
         # OpenCV's font has no degree sign.
-        ring = max(1, round(text_height / 6))
+        ring = max(2, round(text_height / 5))
         half = np.array([text_width / 2 + 2 * ring, text_height / 2])
         middle = place + direction * (radius + 3 + half @ np.abs(direction))
         inside = np.clip(middle - half, 2, np.maximum((width, height) - 2 * half, 2))
@@ -74,4 +74,4 @@ def _write(drawn: Image, numbers: Sequence[int], places: _Float64, radii: _Float
         for color, more in ((sv_color(RIM).as_bgr(), 3), (_WHITE, 0)):
             thickness = max(1, round(1.2 * scale)) + more
             cv2.putText(drawn, text, (left, top + text_height), _FONT, scale, color, thickness, cv2.LINE_AA)
-            cv2.circle(drawn, ring_at, ring, color, thickness, cv2.LINE_AA)
+            cv2.circle(drawn, ring_at, ring, color, 1 + more // 2, cv2.LINE_AA)
