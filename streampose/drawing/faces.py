@@ -11,7 +11,7 @@ import numpy as np
 from streampose.errors import AnnotateError, describe
 from streampose.frames import Float32, Image, Result, Skeleton
 from streampose.people.faces import HOLD_S, FaceFinder, FaceMemory
-from streampose.people.rounding import PIXEL_DECIMALS, rounded
+from streampose.people.rounding import PIXEL_DECIMALS, as_recorded, rounded
 
 Blur = Literal["faces"]
 
@@ -41,8 +41,9 @@ class FaceBlur:
         try:
             places = frame.faces_xyxy  # recorded, maybe with the faces of people who are not
             if places is None:
-                found = self._memory.update(self._finder.find(result.people), frame.pts_s)
-                places = rounded(found, PIXEL_DECIMALS).astype(np.float32)  # as they are recorded
+                # Rounded like everything that is recorded, so that the same pixels are hidden when it is drawn again.
+                found = self._memory.update(self._finder.find(as_recorded(result.people)), frame.pts_s)
+                places = rounded(found, PIXEL_DECIMALS).astype(np.float32)
             image = pixelated(frame.image, places)
         except Exception as error:
             raise AnnotateError(f"cannot blur the faces of {len(result.people)} people: {describe(error)}") from error
