@@ -23,6 +23,7 @@ from streampose.errors import (
 from streampose.frames import Boxes, Frame, People, Result, RunInfo, Skeleton, SourceInfo
 from streampose.inputs import Input
 from streampose.records.poses import RecordedFrame, RecordedPoses, read_poses
+from streampose.redraw import draw
 from streampose.sinks.sink import Sink
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "StreamposeError",
     "UsageError",
     "__version__",
+    "draw",
     "load",
     "read_poses",
     "stream",

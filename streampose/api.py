@@ -21,9 +21,11 @@ from streampose.people import REMEMBER_S
 from streampose.sinks.sink import SharedSink, Sink
 
 if TYPE_CHECKING:
-    from streampose.drawing.annotator import ColourBy, Style
+    from streampose.drawing.annotator import Annotator, ColourBy, Hide, Style
+    from streampose.drawing.faces import Blur
     from streampose.estimator import Estimator
-    from streampose.networks.geometry import Blur
+    from streampose.frames import Skeleton
+    from streampose.networks.geometry import Blur as HeatmapBlur
     from streampose.pipeline.pipeline import Pipeline
 
 log = logging.getLogger("streampose")
@@ -33,7 +35,7 @@ _OPTIONS = [option.name for option in options_of("run") if not option.of_source 
 """The parameters of `stream` that are options."""
 _OF_NETWORKS = (
     *("quality", "pose", "detector", "classes", "dataset_index", "allow_pickle", "device", "dtype", "compile"),
-    *("warm_up", "box_threshold", "max_people", "flip_test", "blur", "detect_batch", "pose_batch"),
+    *("warm_up", "box_threshold", "max_people", "flip_test", "heatmap_blur", "detect_batch", "pose_batch"),
 )
 """The options that the networks are loaded with."""
 
@@ -65,7 +67,7 @@ def stream(
     smooth: Literal["off", "drawn", "data"] = "drawn",
     detect_every: int | Literal["auto"] = 1,
     flip_test: bool = False,
-    blur: Blur | None = None,
+    heatmap_blur: HeatmapBlur | None = None,
     detect_batch: int | None = None,
     pose_batch: int | None = None,
     keypoint_threshold: float = DEFAULT_KEYPOINT_THRESHOLD,
@@ -74,6 +76,9 @@ def stream(
     labels: bool = False,
     colour_by: ColourBy = "side",
     ellipses: bool = False,
+    angles: str | Sequence[str] | None = None,
+    hide: Hide | None = None,
+    blur: Blur | None = None,
     mirror: bool | None = None,
     fullscreen: bool = False,
     draw: bool = False,
@@ -122,8 +127,8 @@ def stream(
             runs on each.
         flip_test: average the heatmaps with those of the mirrored crops: slightly better keypoints, but the pose
             network takes twice as long.
-        blur: heatmap smoothing before the sub-pixel step, as in transformers (`hf`) or the original ViTPose (`paper`).
-            None selects `paper`.
+        heatmap_blur: heatmap smoothing before the sub-pixel step, as in transformers (`hf`) or the original ViTPose
+            (`paper`). None selects `paper`.
         detect_batch: maximum frames per detector call; None uses the device's default.
         pose_batch: maximum people per pose call; None uses the device's default.
         keypoint_threshold: minimum score of a drawn keypoint; data contain all keypoints.
@@ -132,6 +137,10 @@ def stream(
         labels: draw the identity (or class) and box score of each person.
         colour_by: `side` gives the sides of the body different colours, `person` each person.
         ellipses: draw around each keypoint the ellipse that holds its true place with a probability of 90 %.
+        angles: names of angles to draw, such as `left_knee`, or `knee` for both sides.
+        hide: `background` draws on black instead of the frame, and on nothing in `.png` and `.webp` stills.
+        blur: `faces` makes the faces of all people found unrecognizable, in the frames of the results as well. The
+            faces of people who are not found stay as they are.
         mirror: show windows mirrored; None mirrors only cameras of this machine.
         fullscreen: show windows on the full screen.
         draw: draw every result, even if no sink needs it.
@@ -147,8 +156,8 @@ def stream(
     asked = SimpleNamespace(**check(locals(), _OPTIONS))
     if isinstance(asked.only, int) and not asked.track:
         raise UsageError(f"`only` names identity {asked.only}, but `track` is off: allow tracking")
-    inputs = [one if isinstance(one, Input) else Input(one) for one in _listed(source, Input)]
-    wanted = [_listed(to if one.to is None else one.to, Sink | SharedSink) for one in inputs]
+    inputs = [one if isinstance(one, Input) else Input(one) for one in listed(source, Input)]
+    wanted = [listed(to if one.to is None else one.to, Sink | SharedSink) for one in inputs]
     from streampose.sinks.desk import WindowSettings
     from streampose.sinks.open import open_sinks
     from streampose.sources.open import open_source
@@ -164,7 +173,7 @@ def stream(
             window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen),
         )
         # After the cheap checks, because these imports take seconds.
-        from streampose.drawing.annotator import Annotator
+        from streampose.drawing.faces import FaceBlur
         from streampose.networks.pair import load_pair
         from streampose.people.only import Only
         from streampose.people.smooth import Smoother
@@ -177,21 +186,15 @@ def stream(
         estimator = networks.pose
         if asked.ellipses and estimator.calibration is None:
             log.info("%s has no calibration: ellipses show the spread of the heatmaps", estimator.name)
-        annotator = Annotator(
-            estimator.skeleton,
-            style=asked.style,
-            min_score=asked.keypoint_threshold,
-            boxes=asked.boxes,
-            labels=asked.labels,
-            colour_by=asked.colour_by,
-            ellipses=asked.ellipses,
-        )
+        annotator = annotator_of(estimator.skeleton, asked)
         feeds = []
         for origin, of_origin in zip(origins, sinks, strict=True):
             is_tracked = asked.track and not origin.info.stills
             tracker = Tracker(estimator.skeleton, remember_s=asked.remember_s) if is_tracked else None
             one = Only(asked.only, remember_s=asked.remember_s)
             steps: list[Step] = [one]
+            if asked.blur is not None:
+                steps.insert(0, FaceBlur(estimator.skeleton, stills=bool(origin.info.stills)))
             if is_tracked and asked.smooth != "off":
                 steps.append(Smoother(estimator.keypoint_count, replaces=asked.smooth == "data"))
             for sink in of_origin:
@@ -230,7 +233,7 @@ def load(
     box_threshold: float | None = None,
     max_people: int | None = None,
     flip_test: bool = False,
-    blur: Blur | None = None,
+    heatmap_blur: HeatmapBlur | None = None,
     detect_batch: int | None = None,
     pose_batch: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -259,7 +262,27 @@ def load(
     return Estimator(load_pair(**{name: asked[name] for name in _OF_NETWORKS}), max_pixels=asked["max_pixels"])
 
 
-def _listed(values: Any, kind: type | UnionType) -> list[Any]:
+def annotator_of(skeleton: Skeleton, asked: SimpleNamespace) -> Annotator:
+    """Return the annotator that the checked options of a run ask for. Raises `UsageError`."""
+    from streampose.drawing.annotator import Annotator
+
+    try:
+        return Annotator(
+            skeleton,
+            style=asked.style,
+            min_score=asked.keypoint_threshold,
+            boxes=asked.boxes,
+            labels=asked.labels,
+            colour_by=asked.colour_by,
+            ellipses=asked.ellipses,
+            angles=asked.angles,
+            hide=asked.hide,
+        )
+    except UsageError as error:
+        raise UsageError(f"`angles`: {error}") from error
+
+
+def listed(values: Any, kind: type | UnionType) -> list[Any]:
     """Return `values` as a list. A single text, path or `kind` becomes a list of one; None becomes an empty list."""
     if values is None:
         return []

@@ -98,6 +98,8 @@ class Frame:
     """For stills, the path of the file relative to the folder of the source. Otherwise None."""
     pixel_aspect: Fraction = Fraction(1)
     """Display width of a pixel divided by its height, after rotation; 1 if the source does not declare it."""
+    faces_xyxy: Float32 | None = None
+    """(M, 4) float32 pixels: rectangles around faces that a run has made unrecognizable; None if it did not do so."""
 
 
 class Captured(NamedTuple):

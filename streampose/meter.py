@@ -33,6 +33,8 @@ class Drop:
     """Drawing, a window or the caller was too slow."""
     DISCONNECTED = "disconnected"
     """A sink had no connection."""
+    UNRECORDED = "unrecorded"
+    """The run whose poses are drawn again dropped the frame."""
     STOPPED = "stopped"
     """The run ended while the frame was being processed."""
 

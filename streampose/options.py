@@ -53,8 +53,13 @@ class Option:
     group: str = ""
     of_source: bool = False
     """Whether each source has its own value, which is then a field of `Input`."""
-    commands: tuple[str, ...] = ("run",)
+    commands: tuple[str, ...] = ()
+    """The commands that have it; by default those of its group."""
     own_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.commands:
+            object.__setattr__(self, "commands", _COMMANDS_OF.get(self.group, ("run",)))
 
     @property
     def key(self) -> str:
@@ -82,12 +87,15 @@ class Option:
 _BOTH = ("run", "bench")
 _EVALUATED = ("run", "evaluate")
 _ALL = (*_BOTH, "evaluate")
+_DRAWN = ("run", "draw")
 _NETWORKS = "networks"
 _PEOPLE = "people and keypoints"
 _DRAWING = "drawing"
 _READING = "files and streams"
 _LIVE = "live sources"
 _RUNNING = "running"
+_COMMANDS_OF = {_DRAWING: _DRAWN, _READING: _DRAWN}
+"""The commands that have the options of a group; by default only `run`."""
 
 OPTIONS = (
     Option(
@@ -98,8 +106,9 @@ OPTIONS = (
         "standard output), as a table (.csv, .parquet) or for COCO (.results.json, .coco.json), a folder of stills "
         "(drawn/), a still (.jpg, .png), a live stream (rtmp://, rtsp://), window, or null for no output (default: "
         "window); {source} stands for the name of the source, {time} for the start of a segment",
+        commands=_DRAWN,
     ),
-    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_ALL, "convert", "smooth")),
+    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_ALL, "draw", "convert", "smooth")),
     Option(
         "coco",
         FILE,
@@ -233,7 +242,7 @@ OPTIONS = (
         commands=_EVALUATED,
     ),
     Option(
-        "blur",
+        "heatmap_blur",
         one_of("hf", "paper"),
         None,
         "heatmap smoothing, as in transformers (hf) or in the original ViTPose (default: paper)",
@@ -254,6 +263,7 @@ OPTIONS = (
         None,
         "keep one person and leave out the others: largest, centre (chosen when first seen), or an identity",
         _PEOPLE,
+        commands=_DRAWN,
     ),
     Option(
         "smooth",
@@ -261,6 +271,7 @@ OPTIONS = (
         "drawn",
         "smooth keypoints over time: as drawn only, or in the data as well",
         _PEOPLE,
+        commands=_DRAWN,
     ),
     Option("detect_batch", COUNT, None, "maximum frames per detector call", _PEOPLE, commands=_ALL),
     Option("pose_batch", COUNT, None, "maximum people per pose call", _PEOPLE, commands=_ALL),
@@ -268,12 +279,27 @@ OPTIONS = (
     Option("boxes", SWITCH, False, "draw the box of each person", _DRAWING),
     Option("labels", SWITCH, False, "draw the identity (or class) and box score of each person", _DRAWING),
     Option("ellipses", SWITCH, False, "draw where each keypoint lies with a probability of 0.9", _DRAWING),
+    Option(
+        "angles",
+        NAMES,
+        None,
+        "draw these angles in degrees, such as knee,left_elbow,trunk_lean; see docs/numbers.md",
+        _DRAWING,
+    ),
     Option("colour_by", one_of("side", "person"), "side", "colour skeletons by body side or by person", _DRAWING),
     Option(
         "keypoint_threshold",
         SHARE,
         DEFAULT_KEYPOINT_THRESHOLD,
         "draw only keypoints with at least this score; data contain all keypoints",
+        _DRAWING,
+    ),
+    Option("hide", one_of("background"), None, "draw on black; in .png and .webp stills, on nothing", _DRAWING),
+    Option(
+        "blur",
+        one_of("faces"),
+        None,
+        "make the faces of all people found unrecognizable; people who are not found keep theirs",
         _DRAWING,
     ),
     Option(
@@ -317,7 +343,14 @@ OPTIONS = (
     Option("size", SIZE, None, "frame size of a camera", _LIVE, of_source=True),
     Option("fps", RATE, None, "frame rate of a camera", _LIVE, of_source=True),
     Option("input_format", TEXT, None, "pixel or codec format of a camera, such as mjpeg", _LIVE, of_source=True),
-    Option("segment_s", DURATION, None, "start a new video file every T; use {time} in its name", _RUNNING),
+    Option(
+        "segment_s",
+        DURATION,
+        None,
+        "start a new video file every T; use {time} in its name",
+        _RUNNING,
+        commands=_DRAWN,
+    ),
     Option("stats", FILE, None, "write counts, drops and latencies to FILE as JSON when the run ends", _RUNNING),
     Option(
         "stall_after_s",
@@ -325,9 +358,10 @@ OPTIONS = (
         300.0,
         "abort if a step makes no progress for T (default: 300s)",
         _RUNNING,
+        commands=_DRAWN,
         own_key="stall_timeout",
     ),
-    Option("quiet", SWITCH, False, "print neither the status line nor the final summary", _RUNNING),
+    Option("quiet", SWITCH, False, "print neither the status line nor the final summary", _RUNNING, commands=_DRAWN),
     Option("frames", COUNT, None, "frames per run (default: enough for a few seconds)", commands=("bench",)),
     Option("reference_frames", COUNT, None, "total number of frames for the slow reference loop", commands=("bench",)),
     Option("quick", SWITCH, False, "run a shorter, less precise measurement", commands=("bench",)),

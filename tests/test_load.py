@@ -118,7 +118,7 @@ class TestTheResultsAreThoseOfARun:
     def test_of_hugging_face(self, demo_frames: list[Result]) -> None:
         image = demo_frames[0].frame.image
         boxes = read_truth(assets_folder() / "demo_truth.json").frames[0].boxes_xyxy[:3]
-        with streampose.load(blur="hf", dtype="float32", device="cpu") as estimator:
+        with streampose.load(heatmap_blur="hf", dtype="float32", device="cpu") as estimator:
             people = estimator(image, boxes=boxes).people
         cpu = torch.device("cpu")
         reference = ReferenceLoop(

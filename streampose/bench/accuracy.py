@@ -55,7 +55,7 @@ class AccuracyReport:
     detector_ms_per_image: float | None
     device: str
     dtype: str
-    blur: str
+    heatmap_blur: str
     flip_test: bool
     checkpoints: list[CheckpointReport]
 
@@ -87,7 +87,7 @@ def run_evaluation(
     least_box_score: float = 0.1,
     device: str = "auto",
     dtype: str = "auto",
-    blur: str | None = None,
+    heatmap_blur: str | None = None,
     flip_test: bool = False,
     dataset_index: int | None = None,
     detect_batch: int | None = None,
@@ -136,7 +136,7 @@ def run_evaluation(
             name,
             device=where,
             dtype=precision,
-            blur=blur or DEFAULT_BLUR,
+            blur=heatmap_blur or DEFAULT_BLUR,
             dataset_index=dataset_index,
             flip_test=flip_test,
             max_batch=pose_batch,
@@ -170,7 +170,7 @@ def run_evaluation(
         detector_ms_per_image=detector_s * 1e3 / len(images) if is_detected else None,
         device=str(where),
         dtype=str(precision).removeprefix("torch."),
-        blur=blur or DEFAULT_BLUR,
+        heatmap_blur=heatmap_blur or DEFAULT_BLUR,
         flip_test=flip_test,
         checkpoints=checkpoints,
     )
@@ -183,7 +183,7 @@ def accuracy_table(report: AccuracyReport) -> str:
     if of.detector is not None:
         boxes = f"boxes of {of.detector} with a score of at least {of.least_box_score:g}"
     images = f"{of.images} of {of.images + of.images_missing}" if of.images_missing else str(of.images)
-    quality = f"blur {of.blur}{', flip test' if of.flip_test else ''}"
+    quality = f"blur {of.heatmap_blur}{', flip test' if of.flip_test else ''}"
     rows: Rows = [
         ("keypoints judged", [f"{one.keypoints_judged} of {of.keypoints_in_truth}" for one in of.checkpoints])
     ]

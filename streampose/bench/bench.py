@@ -118,7 +118,7 @@ def run_bench(
         device=device,
         dtype=dtype,
         warm_up=compile,
-        blur="hf",  # as in the reference
+        heatmap_blur="hf",  # as in the reference
         detect_batch=detect_batch,
         pose_batch=pose_batch,
     )

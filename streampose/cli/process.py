@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from streampose.cli.terminal import CLEAR
 
 if TYPE_CHECKING:
-    from streampose.pipeline.pipeline import Pipeline
+    from streampose.pipeline.run import Run
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells report it."""
@@ -62,7 +62,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def interrupts(pipeline: Pipeline) -> Iterator[Callable[[], bool]]:
+def interrupts(pipeline: Run) -> Iterator[Callable[[], bool]]:
     """Make the first Ctrl-C (or SIGTERM) finish the run cleanly, and the second one end the process at once.
 
     Yields a function that returns whether there was one.

@@ -14,7 +14,7 @@ from streampose.cli.config import read_config
 from streampose.cli.flags import add_flags
 from streampose.cli.json_file import check_json, write_json
 from streampose.cli.process import INTERRUPTED, interrupts, set_up_process
-from streampose.cli.status import Status
+from streampose.cli.status import run_to_end
 from streampose.cli.terminal import say_error
 from streampose.errors import SinkError, UsageError
 from streampose.inputs import Input, parse_input
@@ -78,13 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     with pipeline, interrupts(pipeline) as interrupted:
         if stats is not None:
             _check_no_sink(stats, inputs, values.get("to") or (), pipeline)
-        status = Status(pipeline, shown=not quiet)
         with nullcontext() if stats is None else _stats_written(stats, pipeline):
-            try:
-                for _ in pipeline.ticks():
-                    status.update()
-            finally:
-                status.end()
+            run_to_end(pipeline, shown=not quiet)
     return INTERRUPTED if interrupted() else 0
 
 

@@ -13,7 +13,7 @@ from streampose.networks.known import DEFAULT_QUALITY, PAIRS
 
 if TYPE_CHECKING:
     from streampose.pipeline.parts import FrameSource
-    from streampose.pipeline.pipeline import Pipeline
+    from streampose.pipeline.run import Run
 
 TERMINAL_EVERY_S = 0.2
 """Interval between updates of the status line on a terminal."""
@@ -24,7 +24,7 @@ LOG_EVERY_S = 10.0
 class Status:
     """The status line of a run and the summary at its end."""
 
-    def __init__(self, pipeline: Pipeline, *, shown: bool) -> None:
+    def __init__(self, pipeline: Run, *, shown: bool) -> None:
         self._pipeline = pipeline
         self._shown = shown
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -90,6 +90,16 @@ class Status:
             say(f"{'' if number else 'written':9}{line}")
         if self._terminal and self._pipeline.models == PAIRS[DEFAULT_QUALITY]._asdict():
             say("networks bundled, small; for published accuracy: --quality balanced")
+
+
+def run_to_end(run: Run, *, shown: bool) -> None:
+    """Run it, with a status line and a summary if they are to be shown."""
+    status = Status(run, shown=shown)
+    try:
+        for _ in run.ticks():
+            status.update()
+    finally:
+        status.end()
 
 
 def _live_line(source: FrameSource) -> str:

@@ -5,6 +5,7 @@ It has no state between frames: the same people on the same frame give the same 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streampose.drawing.angles import draw_angles
 from streampose.drawing.colours import RIM, documented_colors, person_colors, side_colors, sv_color
 from streampose.drawing.parts import EdgeAnnotator, VertexAnnotator, drawable, edge_ends
 from streampose.drawing.shapes import (
@@ -27,12 +29,15 @@ from streampose.drawing.shapes import (
 from streampose.drawing.tags import draw_boxes, draw_labels, tags_of
 from streampose.errors import AnnotateError, UsageError, describe
 from streampose.frames import Image, Int64, People, Skeleton
+from streampose.people.angles import AngleMeter
+from streampose.people.rounding import as_recorded
 
 Style = Literal["lines", "weighted"]
 STYLES: tuple[str, ...] = get_args(Style)
 ColourBy = Literal["side", "person"]
+Hide = Literal["background"]
 ELLIPSE_SHARE = 0.9
-_SETTINGS = ("style", "min_score", "boxes", "labels", "colour_by", "ellipses")
+_SETTINGS = ("style", "min_score", "boxes", "labels", "colour_by", "ellipses", "angles", "hide")
 
 _Bool = npt.NDArray[np.bool_]
 
@@ -61,6 +66,8 @@ class Annotator:
         labels: bool = False,
         colour_by: ColourBy = "side",
         ellipses: bool = False,
+        angles: Sequence[str] | None = None,
+        hide: Hide | None = None,
     ) -> None:
         """Store the settings.
 
@@ -73,9 +80,12 @@ class Annotator:
             colour_by: `side` as described above; `person` draws each skeleton in the colour of its track.
             ellipses: draw around each keypoint the ellipse that holds its true place with a probability of
                 `ELLIPSE_SHARE`, by `People.keypoint_covariances`.
+            angles: names of angles to draw, such as `left_knee`, or `knee` for both sides; see
+                `streampose.people.angles`.
+            hide: `background` draws on black instead of the image.
 
         Raises:
-            UsageError: the style is unknown.
+            UsageError: the style or an angle is unknown, or the skeleton lacks the keypoints of an angle.
         """
         if style not in STYLES:
             raise UsageError(f"unknown style {style!r}: choose one of {', '.join(STYLES)}")
@@ -86,6 +96,9 @@ class Annotator:
         self.labels = labels
         self.colour_by = colour_by
         self.ellipses = ellipses
+        self.angles = angles
+        self.hide = hide
+        self._meter = None if angles is None else AngleMeter(skeleton.names, angles)
         colors = documented_colors if style == "weighted" else side_colors
         self.point_colors, self.edge_colors = colors(skeleton)
         """Hexadecimal RGB colours of the skeleton's points and edges, in the skeleton's order."""
@@ -103,13 +116,33 @@ class Annotator:
     def annotate(self, image: Image, people: People) -> Image:
         """Return a copy of `image`, (H, W, 3) uint8 BGR, with `people` drawn on it, at their smoothed keypoints if any.
 
-        A point counts as not found if it is not finite, or if its distance from the image exceeds the image size.
+        People are drawn with the precision of a poses file, so that they can be drawn again from one. A point counts as
+        not found if it is not finite, or if its distance from the image exceeds the image size.
 
         Raises:
             AnnotateError: the image has the wrong format, the people do not match the skeleton, or drawing fails.
         """
+        people = self._prepared(image, people)
+        return self._drawn_on(image.copy() if self.hide is None else np.zeros_like(image), people)
+
+    def cut_out(self, image: Image, people: People) -> Image:
+        """Return what `annotate` draws on `image`, without the image: (H, W, 4) uint8 BGR with opacity.
+
+        Raises:
+            AnnotateError: see `annotate`.
+        """
+        people = self._prepared(image, people)
+        on_black, on_white = (self._drawn_on(np.full_like(image, level), people).astype(int) for level in (0, 255))
+        # What shines through is the difference between both grounds. Rounding makes channels differ by 1.
+        opacity = 255 - (on_white - on_black).min(axis=2, keepdims=True)
+        color = np.minimum(on_black * 255 // np.maximum(opacity, 1), 255)
+        return np.concatenate([color, opacity], axis=2).astype(np.uint8)
+
+    def _prepared(self, image: Image, people: People) -> People:
+        """Return the people as they are drawn. Raises `AnnotateError`."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise AnnotateError(f"cannot draw on {image.dtype} {image.shape}: an image must be uint8 (H, W, 3)")
+        people = as_recorded(people)
         if people.smooth_xy is not None:
             people = replace(people, keypoints_xy=people.smooth_xy)
         point_count = people.keypoints_xy.shape[1]
@@ -118,7 +151,9 @@ class Annotator:
                 f"cannot draw {point_count} points with a skeleton of {len(self.skeleton.names)}: "
                 "use the skeleton of the network that found them"
             )
-        drawn: Image = image.copy()
+        return people
+
+    def _drawn_on(self, drawn: Image, people: People) -> Image:
         if len(people) == 0:
             return drawn
         try:
@@ -139,6 +174,8 @@ class Annotator:
             self._draw_weighted(drawn, people, visible, widths)
         else:
             self._draw_lines(drawn, people, visible, widths)
+        if self._meter is not None:
+            draw_angles(drawn, people, visible, widths, self._meter)
         if self.labels:
             draw_labels(drawn, tags_of(people))
 

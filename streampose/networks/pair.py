@@ -48,7 +48,7 @@ def load_pair(
     box_threshold: float | None = None,
     max_people: int | None = None,
     flip_test: bool = False,
-    blur: str | None = None,
+    heatmap_blur: str | None = None,
     detect_batch: int | None = None,
     pose_batch: int | None = None,
 ) -> LoadedPair:
@@ -79,7 +79,7 @@ def load_pair(
         pair.pose,
         device=where,
         dtype=precision,
-        blur=blur or DEFAULT_BLUR,
+        blur=heatmap_blur or DEFAULT_BLUR,
         dataset_index=dataset_index,
         flip_test=flip_test,
         max_batch=pose_batch,

@@ -110,6 +110,19 @@ DEFINITIONS = (
 """All angles. A skeleton has those whose keypoints it has."""
 
 
+class Corners(NamedTuple):
+    """Where the angles of N people are in the picture. What is unknown is NaN."""
+
+    places: Float64
+    """(N, A, 2) float64 pixels: where both directions start."""
+    ends: Float64
+    """(N, A, 2) float64 pixels: where the first direction ends."""
+    from_radians: Float64
+    """(N, A) float64, anticlockwise from the right: the direction in which the angle is 0."""
+    to_radians: Float64
+    """(N, A) float64: the first direction. It is at most half a turn away from the other one."""
+
+
 class AngleMeter:
     """Measures angles of people with one skeleton."""
 
@@ -138,6 +151,11 @@ class AngleMeter:
                 one, other = (number_of[name] for name in pair)
                 self._correlations[[one, other], [other, one]] = CORRELATION
         self._is_level = np.array([one.second is None for one in chosen], np.bool_)
+        self._starts = np.array([_weights((one.first[0],) * 2, number_of, (0, 1)) for one in chosen]).reshape(
+            self._first.shape
+        )
+        self.uses = (self._first != 0) | (self._second != 0) | (self._starts != 0)
+        """(A, K) bool: the keypoints that each angle depends on."""
 
     def measure(self, people: People) -> Angles:
         """Return the angles of the people of a frame, of their smoothed keypoints if there are any."""
@@ -165,6 +183,18 @@ class AngleMeter:
         deviations = np.minimum(np.degrees(np.sqrt(spread)), MOST_DEVIATION)
         return Angles(self.names, degrees, np.where(np.isnan(degrees), np.nan, deviations))
 
+    def corners(self, xy: Float64) -> Corners:
+        """Return where the angles of keypoints (N, K, 2) in pixels are."""
+        first, second = self._directions(self._first, xy), self._directions(self._second, xy)
+        second[:, self._is_level] = (1.0, 0.0)
+        to_radians, zero = _angle(first), _angle(second)
+        # An offset turns the direction of 0 only where angles have a sign; elsewhere it is a matter of the number.
+        zero = zero - np.radians(np.where(self._is_signed, self._offset, 0.0))
+        turn = (to_radians - zero + np.pi) % (2 * np.pi) - np.pi
+        places = np.einsum("ak,nkd->nad", self._starts, np.nan_to_num(xy))
+        places[np.isnan(turn)] = np.nan
+        return Corners(places, places + first * (1, -1), to_radians - turn, to_radians)
+
     def _directions(self, weights: Float64, xy: Float64) -> Float64:
         """Return the directions (N, A, 2) with y upwards; NaN if a keypoint is missing that counts."""
         is_known = np.asarray(np.isfinite(xy).all(axis=-1))
@@ -178,10 +208,14 @@ def _keypoints_of(definition: Definition) -> set[str]:
     return {name for end in ends for name in end}
 
 
-def _weights(direction: tuple[tuple[str, ...], tuple[str, ...]] | None, number_of: dict[str, int]) -> Float64:
+def _weights(
+    direction: tuple[tuple[str, ...], tuple[str, ...]] | None,
+    number_of: dict[str, int],
+    signs: tuple[int, int] = (-1, 1),
+) -> Float64:
     """Return what each keypoint contributes to a direction, (K,)."""
     weights = np.zeros(len(number_of))
-    for names, sign in zip(direction or (), (-1, 1), strict=False):
+    for names, sign in zip(direction or (), signs, strict=False):
         weights[[number_of[name] for name in names]] += sign / len(names)
     return weights
 

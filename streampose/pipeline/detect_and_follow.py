@@ -18,7 +18,7 @@ from streampose.networks.pending import Ready
 from streampose.people.track import Tracker
 from streampose.pipeline.follow import Follower
 from streampose.pipeline.lane import Lane
-from streampose.pipeline.networks import BATCH_FRAMES, Batch, Networks, hand_on, sorted_out
+from streampose.pipeline.networks import BATCH_FRAMES, Batch, Networks, sorted_out
 from streampose.pipeline.schedule import Budget, EveryNth, Spending
 
 
@@ -148,7 +148,7 @@ class DetectAndFollow:
         people = self._followed[lane].follower.learn(result.people, result.frame)
         if lane.tracker is None:
             people = people.untracked()
-        hand_on(lane, replace(result, people=people))
+        lane.hand_on(replace(result, people=people))
 
 
 @dataclass(frozen=True, slots=True)

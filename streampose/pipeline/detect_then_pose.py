@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from streampose.channel import Channel, Closed, Empty, Ending, Finished, Merge
 from streampose.frames import Captured, Detected, Result
 from streampose.pipeline.lane import CHANNEL_DEPTH, Lane
-from streampose.pipeline.networks import BATCH_FRAMES, Batch, Networks, hand_on, sorted_out
+from streampose.pipeline.networks import BATCH_FRAMES, Batch, Networks, sorted_out
 from streampose.pipeline.pace import Pace
 
 
@@ -137,7 +137,7 @@ class DetectThenPose:
             frames = []
         endings = [(lane, value) for lane, value in items if isinstance(value, Ending)]
         begin = self._networks.begin_estimate
-        return _Posing(Batch(self._networks.meter, "pose", frames, begin, hand_on), endings)
+        return _Posing(Batch(self._networks.meter, "pose", frames, begin, Lane.hand_on), endings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,13 @@ class Lane:
                 self.fails_from, self.failure = index, error
         self.slot.close()
 
+    def hand_on(self, result: Result) -> None:
+        """Take a result for drawing. If no more are wanted, stop the capture."""
+        try:
+            self.posed.put(result)
+        except Closed:
+            self.slot.close()
+
     def capture(self) -> None:
         """Read frames until the source ends or is stopped. Runs in the capture thread."""
         ending: BaseException | None = None

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from streampose.channel import Closed, Ending
+from streampose.channel import Ending
 from streampose.errors import ModelError, describe, wrapped
 from streampose.frames import Captured, Detected, Frame, People, Poses, Result, Skeleton
 from streampose.meter import Meter
@@ -155,14 +155,6 @@ class Batch(Generic[In, Out]):
         log.warning("%s failed on %s; retrying one frame at a time: %s", self._step, self._what, describe(error))
         for item in self._items:
             Batch(self._meter, self._step, [item], self._begin, self._put).result()
-
-
-def hand_on(lane: Lane, result: Result) -> None:
-    """Pass a result to its lane. If the lane takes no more results, stop its capture."""
-    try:
-        lane.posed.put(result)
-    except Closed:
-        lane.slot.close()
 
 
 def sorted_out(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from streampose.frames import Boxes, Captured, Image, People, Poses, Result, Shrink, Skeleton, SourceInfo
 from streampose.meter import SourceMeter
 from streampose.networks.pending import Pending
 from streampose.people.track import Tracker
 from streampose.sinks.sink import Sink
+
+if TYPE_CHECKING:
+    import torch
 
 
 class FrameSource(Protocol):
@@ -42,6 +43,16 @@ class Pose(Protocol):
     skeleton: Skeleton
 
     def begin(self, images: Sequence[torch.Tensor], boxes: Sequence[Boxes]) -> Pending[Sequence[Poses]]: ...
+
+
+class Finder(Protocol):
+    """What finds the people in the frames of all sources, between capture and drawing."""
+
+    def steps(self) -> list[tuple[str, Callable[[], None]]]:
+        """Return the names and functions of its threads. Each runs until its input ends and passes the ending on."""
+
+    def close(self) -> None:
+        """Discard the frames that wait inside."""
 
 
 class Step(Protocol):

@@ -15,17 +15,12 @@ import orjson
 from streampose._version import __version__
 from streampose.errors import UsageError, describe
 from streampose.frames import NO_TRACK, People, Result, RunInfo
+from streampose.people.rounding import COVARIANCE_DECIMALS, PIXEL_DECIMALS, SCORE_DECIMALS, rounded
 from streampose.sinks.target import name_of
 
 FORMAT = 2
 """Format version. It increases when readers have to change; new keys alone do not increase it."""
 _READABLE = (1, FORMAT)
-
-PIXEL_DECIMALS = 2
-"""0.01 pixel is finer than the error of any network."""
-SCORE_DECIMALS = 4
-COVARIANCE_DECIMALS = 3
-"""In squared pixels."""
 
 
 def line_of(record: dict[str, Any]) -> bytes:
@@ -39,7 +34,11 @@ def header(run: RunInfo) -> dict[str, Any]:
         "streampose": __version__,
         "format": FORMAT,
         "source": run.source.text,
-        "skeleton": {"names": list(run.skeleton.names), "edges": [list(edge) for edge in run.skeleton.edges]},
+        "skeleton": {
+            "names": list(run.skeleton.names),
+            "edges": [list(edge) for edge in run.skeleton.edges],
+            "flip_pairs": [list(pair) for pair in run.skeleton.flip_pairs],
+        },
         "models": run.models,
     }
 
@@ -51,7 +50,10 @@ def frame_line(result: Result) -> dict[str, Any]:
     line: dict[str, Any] = {"source": frame.source_id, "frame": frame.index, "pts_s": _number(frame.pts_s)}
     if frame.file is not None:
         line["file"] = frame.file
-    return line | {"width": width, "height": height, "people": _people(result.people)}
+    line |= {"width": width, "height": height, "people": _people(result.people)}
+    if frame.faces_xyxy is not None:
+        line["faces"] = pixels(frame.faces_xyxy)
+    return line
 
 
 def _people(people: People) -> list[dict[str, Any]]:
@@ -83,11 +85,11 @@ def _people(people: People) -> list[dict[str, Any]]:
 
 def _rounded(values: npt.NDArray[np.float32], decimals: int) -> Any:
     """Return nested lists of Python floats. Non-finite values become None, because JSON cannot represent them."""
-    rounded = np.round(values.astype(np.float64), decimals)
-    finite = np.isfinite(rounded)
+    found = rounded(values, decimals)
+    finite = np.isfinite(found)
     if finite.all():
-        return rounded.tolist()
-    with_gaps = rounded.astype(object)
+        return found.tolist()
+    with_gaps = found.astype(object)
     with_gaps[~finite] = None
     return with_gaps.tolist()
 

@@ -40,6 +40,8 @@ class RecordedFrame:
     people: People
     file: str | None = None
     """For stills, the path of the file relative to the folder of the source. Otherwise None."""
+    faces_xyxy: Float32 | None = None
+    """(M, 4) pixels: rectangles around faces that the run has made unrecognizable; None if it did not do so."""
 
 
 class RecordedPoses:
@@ -90,6 +92,7 @@ class RecordedPoses:
             line["height"],
             people_of(line["people"], len(self.skeleton.names)),
             line.get("file"),
+            None if (faces := line.get("faces")) is None else np.array(faces, np.float32).reshape(-1, 4),
         )
 
     def blocks(self) -> Iterator[list[dict[str, Any]]]:
@@ -143,13 +146,18 @@ def read_poses(path: str | os.PathLike[str]) -> RecordedPoses:
 
 
 def skeleton_of(header: dict[str, Any]) -> Skeleton:
-    """Return the skeleton of a poses file. Left and right keypoints are told by their names."""
-    names = tuple(header["skeleton"]["names"])
-    return Skeleton(names, tuple((a, b) for a, b in header["skeleton"]["edges"]), side_pairs(names))
+    """Return the skeleton of a poses file. Older files tell left and right only by the names of the keypoints."""
+    skeleton = header["skeleton"]
+    names = tuple(skeleton["names"])
+    pairs = skeleton.get("flip_pairs", side_pairs(names))
+    return Skeleton(names, tuple((a, b) for a, b in skeleton["edges"]), tuple((a, b) for a, b in pairs))
 
 
 def people_of(persons: list[dict[str, Any]], keypoint_count: int) -> People:
-    """Return the people of a line of a poses file as arrays. What is `null` there is NaN here."""
+    """Return the people of a line of a poses file as arrays. What is `null` there is NaN here.
+
+    Somebody who is not smoothed, although others are, has their raw keypoints as smoothed ones.
+    """
     if not persons:
         return People.none(keypoint_count)
     keypoints = np.array([person["keypoints"] for person in persons], np.float32)
@@ -170,8 +178,19 @@ def people_of(persons: list[dict[str, Any]], keypoint_count: int) -> People:
             label_of=dict(enumerate(labels)),
         ),
         track_ids=np.array([NO_TRACK if one is None else one for one in ids], np.int64),
-        smooth_xy=_all(persons, "smoothed"),
+        smooth_xy=_smoothed(persons, keypoints),
     )
+
+
+def _smoothed(persons: list[dict[str, Any]], keypoints: Float32) -> Float32 | None:
+    """Return the smoothed keypoints (N, K, 2); None if nobody has any."""
+    if not any("smoothed" in person for person in persons):
+        return None
+    smooth_xy = keypoints[..., :2].copy()
+    for xy, person in zip(smooth_xy, persons, strict=True):
+        if "smoothed" in person:
+            xy[:] = person["smoothed"]
+    return smooth_xy
 
 
 def _all(persons: list[dict[str, Any]], key: str) -> Float32 | None:

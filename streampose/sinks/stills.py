@@ -9,8 +9,10 @@ from pathlib import Path
 
 import cv2
 
+from streampose.drawing.annotator import Annotator
 from streampose.errors import SinkError, UsageError, describe
 from streampose.frames import Frame, Image, Result, RunInfo
+from streampose.sinks.controls import Controls
 from streampose.sinks.encode import square_pixels
 from streampose.sinks.sink import Sink
 from streampose.sinks.target import (
@@ -40,7 +42,29 @@ _PARTIAL, _PARTIAL_SUFFIX = ".streampose-", ".part"
 """Prefix and suffix of an unfinished still. The writer's process ID is between them."""
 
 
-class StillSink(Sink):
+_WITH_OPACITY = frozenset({".png", ".webp"})
+
+
+class _Stills(Sink):
+    """What both sinks of stills share: what they write of a frame."""
+
+    _annotator: Annotator | None = None
+
+    def take_controls(self, controls: Controls) -> None:
+        """Remember how people are drawn without a background."""
+        if controls.annotator.hide is not None:
+            self._annotator = controls.annotator
+
+    def _picture(self, result: Result, suffix: str) -> Image:
+        """Return the picture for a file with this suffix: with a transparent background if there is to be none."""
+        if self._annotator is not None and suffix.lower() in _WITH_OPACITY:
+            image = self._annotator.cut_out(result.frame.image, result.people)
+        else:
+            image = result.frame.image if result.drawn is None else result.drawn
+        return square_pixels(image, result.frame.pixel_aspect)
+
+
+class StillSink(_Stills):
     """One still, for sources with a single frame."""
 
     def __init__(self, path: Path, *, overwrite: bool = False, source_path: str | None = None) -> None:
@@ -61,7 +85,7 @@ class StillSink(Sink):
         """Write the still. Raises `SinkError`, also for a second frame."""
         if self._size_bytes:
             raise SinkError(f"{self.text} is a single still, but the source has more frames: give a folder, e.g. out/")
-        self._size_bytes = _write(self._path, _drawn(result), overwrite=self._overwrite)
+        self._size_bytes = _write(self._path, self._picture(result, self._path.suffix), overwrite=self._overwrite)
 
     def close(self) -> None:
         """Do nothing: a written still is already complete."""
@@ -71,12 +95,12 @@ class StillSink(Sink):
         return frames_and_size(self.text, 1, self._size_bytes) if self._size_bytes else None
 
 
-class StillsSink(Sink):
+class StillsSink(_Stills):
     """A folder with one still per frame.
 
     A frame read from a still keeps its path relative to the source's folder. If OpenCV cannot write the format, `.jpg`
     is appended (`a.gif.jpg`), so the name cannot collide with `a.jpg`. A video frame is named by its index, such as
-    `000042.jpg`.
+    `000042.jpg`; without a background, `000042.png`.
     """
 
     def __init__(self, folder: Path, *, overwrite: bool = False, source_path: str | None = None) -> None:
@@ -110,11 +134,11 @@ class StillsSink(Sink):
 
     def write(self, result: Result) -> None:
         """Write one still. Raises `SinkError`, also if it would replace one of the source's stills."""
-        path = self._folder / _name(result.frame)
+        path = self._folder / _name(result.frame, ".jpg" if self._annotator is None else ".png")
         try:
             self._prepare(path.parent)
             check_replaceable(path, self._sources)
-            self._size_bytes += _write(path, _drawn(result), overwrite=self._overwrite)
+            self._size_bytes += _write(path, self._picture(result, path.suffix), overwrite=self._overwrite)
         except SinkError:
             self._failed = True
             raise
@@ -143,15 +167,10 @@ def _holds_stills(folder: Path) -> bool:
         raise failed(name_of(folder), error) from error
 
 
-def _name(frame: Frame) -> str:
+def _name(frame: Frame, suffix: str) -> str:
     if frame.file is None:
-        return f"{frame.index:06d}.jpg"
+        return f"{frame.index:06d}{suffix}"
     return frame.file if Path(frame.file).suffix.lower() in STILL_SUFFIXES else f"{frame.file}.jpg"
-
-
-def _drawn(result: Result) -> Image:
-    image = result.frame.image if result.drawn is None else result.drawn
-    return square_pixels(image, result.frame.pixel_aspect)
 
 
 def _sweep(folder: Path) -> None:

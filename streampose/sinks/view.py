@@ -12,6 +12,7 @@ import numpy as np
 from streampose.drawing.annotator import STYLES, Annotator
 from streampose.frames import NO_TRACK, Image, Result, SourceInfo
 from streampose.people.overlap import box_areas
+from streampose.people.rounding import as_recorded
 from streampose.sinks.controls import Controls
 from streampose.sinks.encode import square_pixels
 
@@ -91,7 +92,7 @@ class View:
         if hides:
             people = people[people.track_ids == self._kept]
         if self._is_mirrored:
-            image, people = np.asarray(cv2.flip(image, 1), np.uint8), people.mirrored(image.shape[1])
+            image, people = np.asarray(cv2.flip(image, 1), np.uint8), as_recorded(people).mirrored(image.shape[1])
         return (self._annotator or self._controls.annotator).annotate(image, people)
 
     def pace(self) -> str:

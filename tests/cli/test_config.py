@@ -87,7 +87,10 @@ def test_sources_and_arguments(tmp_path: Path) -> None:
                 "detect_every": ("0", "'often'", "true"),
                 "dataset_index": ("-1",),
                 "style": ("'fancy'",),
-                "blur": ("'none'", "3"),
+                "heatmap_blur": ("'none'", "3"),
+                "blur": ("'hf'",),
+                "hide": ("'people'",),
+                "angles": ("[]", "''"),
                 "segment": ("'1d'", "0", "-1", "inf"),
                 "stall_timeout": ("0", "nan"),
             }.items()
@@ -123,6 +126,7 @@ def test_every_option_is_a_parameter_with_the_same_default() -> None:
     parameters = inspect.signature(streampose.stream).parameters
     of_inputs = {field.name: field.default for field in fields(Input)}
     of_bench = inspect.signature(run_bench).parameters
+    of_draw = inspect.signature(streampose.draw).parameters
     of_program = {"stats", "quiet", "json", "overwrite"}
     for option in OPTIONS:
         if option.of_source:
@@ -131,9 +135,12 @@ def test_every_option_is_a_parameter_with_the_same_default() -> None:
             assert parameters[option.name].default == option.default, option.name
         if "bench" in option.commands and option.name not in of_program:
             assert of_bench[option.name].default == option.default, option.name
+        if "draw" in option.commands and not option.of_source and option.name not in {"quiet", "to"}:
+            assert of_draw[option.name].default == option.default, option.name
     assert set(of_inputs) == {"source", "name", "to"}, "each source's options are all in the table"
     known = {option.name for option in OPTIONS}
     assert set(parameters) - known == {"source", "draw", "results_wanted"}
+    assert set(of_draw) - known == {"source", "poses", "results_wanted"}
 
 
 def test_a_file_takes_the_units_of_the_flags(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from streampose.drawing.annotator import STYLES, Annotator
 from streampose.drawing.parts import EdgeAnnotator, VertexAnnotator
 from streampose.errors import AnnotateError, UsageError
 from streampose.frames import NO_TRACK, Boxes, Image, People, Skeleton
+from streampose.people.rounding import as_recorded
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CONFIG = json.loads((ASSETS / "models/vitpose-small-streampose/config.json").read_text())
@@ -92,6 +93,7 @@ def near(point: np.ndarray, height: int, width: int) -> bool:
 
 def supervisions_lines(skeleton: Skeleton, image: Image, people: People, min_score: float) -> Image:
     """The style `lines` by supervision's own annotators, one for each colour and line width."""
+    people = as_recorded(people)
     annotator = Annotator(skeleton)
     picture = image.copy()
     height, width = image.shape[:2]
@@ -143,6 +145,7 @@ def ellipse(center: tuple[float, float], axes: tuple[float, float], angle: float
 
 def documented_weighted(skeleton: Skeleton, image: Image, people: People, min_score: float) -> Image:
     """The style `weighted`, one shape over the whole picture after the other."""
+    people = as_recorded(people)
     annotator = Annotator(skeleton, style="weighted")
     picture = image.copy()
     height, width = image.shape[:2]
@@ -375,7 +378,7 @@ def test_a_label_stays_within_the_picture(box: list[float]) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_strange_boxes_are_drawable(style: str) -> None:
-    boxes = [[math.nan] * 4, [-math.inf, 0, math.inf, 50], [90, 90, 10, 10], [3e38, 3e38, 3e38, 3e38]]
+    boxes = [[math.nan] * 4, [-math.inf, 0, math.inf, 50], [90, 90, 10, 10], [-3e38, 0, 3e38, 50]]
     people = replace(tagged(boxes, [1, 2, 3, 4]), keypoint_scores=np.ones((4, 17), np.float32))
     image = noise(100, 100)
     drawn = Annotator(COCO, style=style, boxes=True, labels=True).annotate(image, people)
@@ -442,7 +445,9 @@ def test_ellipses_of_hidden_points_and_of_unknown_size_are_left_out() -> None:
 
 def test_but_changes_only_what_is_named() -> None:
     annotator = Annotator(COCO, style="weighted", labels=True, min_score=0.2, ellipses=True)
+    annotator = annotator.but(angles=["knee"], hide="background")
     changed = annotator.but(labels=False)
+    assert (changed.angles, changed.hide) == (["knee"], "background")
     assert (changed.style, changed.labels, changed.min_score, changed.ellipses) == ("weighted", False, 0.2, True)
     assert annotator.labels
     with pytest.raises(UsageError, match="fancy"):

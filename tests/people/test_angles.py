@@ -125,3 +125,21 @@ def test_names_that_are_wanted() -> None:
     with pytest.raises(UsageError, match="unknown angle 'ankle'"):
         AngleMeter(COCO_NAMES, ["ankle"])
     assert len({one.name for one in DEFINITIONS}) == len(DEFINITIONS)
+
+
+def test_corners_show_the_same_angles() -> None:
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(0, 200, (20, 17, 2))
+    meter = AngleMeter(COCO_NAMES)
+    degrees, corners = meter.measure_points(xy, None).degrees, meter.corners(xy)
+    turns = np.degrees(corners.to_radians - corners.from_radians)
+    is_signed = np.array([definition.is_signed for definition in DEFINITIONS if definition.name in meter.names])
+    np.testing.assert_allclose(np.abs(turns[:, ~is_signed]), degrees[:, ~is_signed])
+    np.testing.assert_allclose(turns[:, is_signed], degrees[:, is_signed])
+    knee = meter.names.index("left_knee")
+    np.testing.assert_allclose(corners.places[:, knee], xy[:, 13])
+    np.testing.assert_allclose(corners.ends[:, knee], xy[:, 15])
+    neck = meter.names.index("neck")
+    np.testing.assert_allclose(corners.places[:, neck], xy[:, 5:7].mean(axis=1))
+    xy[0, 13] = np.nan
+    assert np.isnan(meter.corners(xy).places[0, knee]).all()

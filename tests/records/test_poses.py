@@ -22,9 +22,7 @@ from tests.records.made import poses_file, results
 def test_frames_are_what_was_written(tmp_path: Path, is_tracked: bool) -> None:
     poses = streampose.read_poses(poses_file(tmp_path / "poses.jsonl", is_tracked=is_tracked))
     assert poses.source == "clip.mp4"
-    assert poses.skeleton.names == SKELETON.names
-    assert poses.skeleton.edges == SKELETON.edges
-    assert (5, 6) in poses.skeleton.flip_pairs, "left and right shoulder"
+    assert poses.skeleton == SKELETON
     assert "clip.mp4" in repr(poses)
     frames = list(poses)
     assert len(frames) == len(list(poses)) == 23, "it can be read again"
@@ -128,3 +126,15 @@ def test_without_pandas_one_line_says_how_to_get_it(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(UsageError, match=r"pandas is not installed: pip install 'streampose\[data\]'"):
         poses.to_dataframe()
+
+
+def test_somebody_without_smoothed_keypoints_keeps_the_raw_ones(tmp_path: Path) -> None:
+    poses = streampose.read_poses(poses_file(tmp_path / "poses.jsonl"))
+    line = next(line for line in poses.lines() if len(line["people"]) > 1)
+    del line["people"][0]["smoothed"]
+    line["people"][1]["smoothed"][0] = [None, None]
+    people = poses.frame_of(line).people
+    assert people.smooth_xy is not None
+    np.testing.assert_array_equal(people.smooth_xy[0], people.keypoints_xy[0])
+    assert np.isnan(people.smooth_xy[1, 0]).all()
+    np.testing.assert_array_equal(people.smooth_xy[1, 1:], np.float32(line["people"][1]["smoothed"][1:]))

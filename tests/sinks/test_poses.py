@@ -44,7 +44,7 @@ def test_the_lines_say_what_the_format_says(tmp_path: Path) -> None:
         "streampose": __version__,
         "format": 2,
         "source": "clip.mp4",
-        "skeleton": {"names": ["nose", "left_eye", "right_eye"], "edges": [[0, 1], [0, 2]]},
+        "skeleton": {"names": ["nose", "left_eye", "right_eye"], "edges": [[0, 1], [0, 2]], "flip_pairs": [[1, 2]]},
         "models": {"detector": "finder", "pose": "poser"},
     }
     assert first == {
