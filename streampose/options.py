@@ -103,9 +103,9 @@ OPTIONS = (
         SINKS,
         (),
         "where results go; repeatable: a video file (.mp4, .mkv, .mov), keypoints as JSON Lines (.jsonl, or - for "
-        "standard output), as a table (.csv, .parquet) or for COCO (.results.json, .coco.json), a folder of stills "
-        "(drawn/), a still (.jpg, .png), a live stream (rtmp://, rtsp://), window, or null for no output (default: "
-        "window); {source} stands for the name of the source, {time} for the start of a segment",
+        "standard output), as a table (.csv, .parquet), for COCO (.results.json, .coco.json), OpenPose (.openpose) or "
+        "motion capture (.trc, .mot, .c3d), stills (drawn/, .jpg, .png), a live stream (rtmp://, rtsp://), window, or "
+        "null for no output (default: window); {source} is the name of the source, {time} the start of a segment",
         commands=_DRAWN,
     ),
     Option("overwrite", SWITCH, False, "replace existing files", commands=(*_ALL, "draw", "convert", "smooth")),

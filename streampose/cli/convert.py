@@ -16,6 +16,7 @@ examples:
   streampose convert poses.jsonl poses.csv
   streampose convert poses.jsonl poses.parquet
   streampose convert poses.jsonl poses.results.json
+  streampose convert poses.jsonl poses.trc
 """
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from streampose.errors import UsageError
 from streampose.records.formats import UNDERSTOOD, writer_of
 from streampose.records.poses import read_poses
-from streampose.sinks.target import check_file, frames_and_size, make_folder, name_of
+from streampose.sinks.target import frames_and_size, make_folder, name_of
 
 
 class Converted(NamedTuple):
@@ -34,7 +34,7 @@ def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = Fal
     if kind is None:
         raise UsageError(f"unknown output {name_of(path)!r}: give {UNDERSTOOD}")
     poses = read_poses(source)
-    check_file(path, overwrite=overwrite, source_path=poses.path)
+    kind.check(path, overwrite=overwrite, source_path=poses.path)
     make_folder(path.parent, name_of(path))
     frames, damage = 0, None
     writer = kind(path, overwrite=overwrite)
@@ -46,4 +46,4 @@ def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = Fal
                 frames += 1
         except UsageError as error:
             damage = error
-    return Converted(frames, frames_and_size(name_of(path), frames, writer.size_bytes()), damage)
+    return Converted(frames, frames_and_size(writer.shown(), frames, writer.size_bytes()), damage)

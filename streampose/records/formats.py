@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from streampose.records.coco import CocoAnnotationsWriter, CocoResultsWriter
+from streampose.records.mocap import C3dWriter, MotWriter, TrcWriter
+from streampose.records.openpose import OpenPoseWriter
 from streampose.records.table_files import AnglesCsvWriter, AnglesParquetWriter, CsvWriter, ParquetWriter
 from streampose.records.writer import Writer
 
@@ -15,10 +17,16 @@ _WRITER_OF: dict[str, type[Writer]] = {
     ".parquet": ParquetWriter,
     ".results.json": CocoResultsWriter,
     ".coco.json": CocoAnnotationsWriter,
+    ".openpose": OpenPoseWriter,
+    ".trc": TrcWriter,
+    ".mot": MotWriter,
+    ".sto": MotWriter,
+    ".c3d": C3dWriter,
 }
 UNDERSTOOD = (
-    "a table (.csv, .parquet), joint angles (.angles.csv, .angles.parquet), COCO results (.results.json) or COCO "
-    "annotations (.coco.json)"
+    "a table (.csv, .parquet), joint angles (.angles.csv, .angles.parquet), COCO results (.results.json), COCO "
+    "annotations (.coco.json), a folder of OpenPose JSON (.openpose), markers (.trc) or joint angles (.mot, .sto) for "
+    "OpenSim, or C3D (.c3d)"
 )
 
 

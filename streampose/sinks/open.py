@@ -26,7 +26,7 @@ from streampose.sinks.window import Grid, WindowSink
 
 UNDERSTOOD = (
     "window, null, a video file (.mp4 .m4v .mov .mkv), keypoints (.jsonl, or - for standard output; .csv, .parquet, "
-    ".results.json, .coco.json), "
+    ".results.json, .coco.json, .openpose, .trc, .mot, .c3d), "
     "a still (.jpg .jpeg .png .webp .bmp), a folder of stills (a name that ends in /), a live stream "
     f"({' '.join(f'{scheme}://' for scheme in SCHEMES)})"
 )
@@ -169,7 +169,8 @@ def open_sink(
         )
     path = Path(target)
     suffix = path.suffix.lower()
-    if target.endswith(("/", os.sep)):
+    kind = writer_of(path)
+    if target.endswith(("/", os.sep)) and not (kind is not None and kind.is_folder):
         return StillsSink(path, overwrite=overwrite, source_path=source_path)
     if suffix in VIDEO_FORMATS and (segment_s is not None or "{time}" in target):
         return SegmentsSink(path, segment_s=segment_s)
@@ -179,7 +180,7 @@ def open_sink(
         return VideoFileSink(path, overwrite=overwrite, source_path=source_path)
     if suffix == ".jsonl":
         return KeypointsSink(path, overwrite=overwrite, source_path=source_path)
-    if (kind := writer_of(path)) is not None:
+    if kind is not None:
         return RecordsSink(path, kind, overwrite=overwrite, source_path=source_path)
     if suffix in STILL_SUFFIXES:
         return StillSink(path, overwrite=overwrite, source_path=source_path)

@@ -9,11 +9,11 @@ from streampose.frames import Result, RunInfo
 from streampose.records.lines import frame_line, header
 from streampose.records.writer import Writer
 from streampose.sinks.sink import Sink
-from streampose.sinks.target import check_file, frames_and_size, make_folder, name_of
+from streampose.sinks.target import frames_and_size, make_folder, name_of
 
 
 class RecordsSink(Sink):
-    """A file of a `Writer`, such as CSV or Parquet. It is created with the first frame."""
+    """The output of a `Writer`, such as a CSV file. It is created with the first frame."""
 
     needs_drawn = False
 
@@ -22,7 +22,7 @@ class RecordsSink(Sink):
     ) -> None:
         """Check `path`. Raises `UsageError` and `SinkError`."""
         super().__init__(name_of(path))
-        check_file(path, overwrite=overwrite, source_path=source_path)
+        kind.check(path, overwrite=overwrite, source_path=source_path)
         self._path = path
         self._writer = kind(path, overwrite=overwrite)
         self._run: RunInfo | None = None
@@ -47,5 +47,7 @@ class RecordsSink(Sink):
         self._writer.close()
 
     def summary(self) -> str | None:
-        """Return name, number of frames and size; None before the first frame."""
-        return frames_and_size(self.text, self._frames, self._writer.size_bytes()) if self._frames else None
+        """Return name, number of frames and size; None if nothing was written."""
+        if not self._frames or not self._path.exists():
+            return None
+        return frames_and_size(self._writer.shown(), self._frames, self._writer.size_bytes())
