@@ -20,6 +20,7 @@ from streampose.kinds import (
     DURATION,
     DURATION_OR_0,
     FILE,
+    IDENTITIES,
     INDEX,
     NAMES,
     RATE,
@@ -94,7 +95,7 @@ OPTIONS = (
         "(drawn/), a still (.jpg, .png), a live stream (rtmp://, rtsp://), window, or null for no output (default: "
         "window); {source} stands for the name of the source, {time} for the start of a segment",
     ),
-    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_BOTH, "convert", "smooth")),
+    Option("overwrite", SWITCH, False, "replace existing files", commands=(*_BOTH, "convert", "smooth", "plot")),
     Option(
         "pose",
         TEXT,
@@ -200,6 +201,7 @@ OPTIONS = (
         DEFAULT_KEYPOINT_THRESHOLD,
         "draw only keypoints with at least this score; data contain all keypoints",
         _DRAWING,
+        commands=("run", "plot"),
     ),
     Option(
         "mirror",
@@ -256,6 +258,44 @@ OPTIONS = (
     Option("frames", COUNT, None, "frames per run (default: enough for a few seconds)", commands=("bench",)),
     Option("reference_frames", COUNT, None, "total number of frames for the slow reference loop", commands=("bench",)),
     Option("quick", SWITCH, False, "run a shorter, less precise measurement", commands=("bench",)),
+    Option(
+        "what",
+        one_of("angles", "keypoints", "speed", "path", "heatmap", "timeline"),
+        "angles",
+        "curves of angles, keypoints or speed; the path of people in the picture; where they were (heatmap); when each "
+        "of them was there (timeline)",
+        commands=("plot",),
+    ),
+    Option(
+        "person",
+        IDENTITIES,
+        None,
+        "identities of the people to show (default: for curves the person who is in most frames, otherwise everybody)",
+        commands=("plot",),
+    ),
+    Option(
+        "angles",
+        NAMES,
+        None,
+        "angles to show, such as knee,left_elbow,trunk_lean; a name without a side means both (default: knee, hip, "
+        "elbow and shoulder)",
+        commands=("plot",),
+    ),
+    Option(
+        "keypoints",
+        NAMES,
+        None,
+        "keypoints to show, named in the same way (default: for keypoints wrist and ankle, otherwise the whole person)",
+        commands=("plot",),
+    ),
+    Option(
+        "frame",
+        FILE,
+        None,
+        "draw a path or a heat map on a frame of this video, or on this still",
+        commands=("plot",),
+    ),
+    Option("source", TEXT, None, "the source to show, if the file has several", commands=("plot",)),
     Option("json", FILE, None, "also write the results to FILE as JSON", commands=("bench",)),
 )
 

@@ -14,13 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streampose.errors import UsageError
 from streampose.frames import People
-from streampose.people.names import plain_names
+from streampose.people.names import SIDES, meant_by, plain_names
 
 Float64 = npt.NDArray[np.float64]
 
-SIDES = ("left", "right")
 MOST_DEVIATION = 104.0
 """Standard deviation in degrees of an angle of which nothing is known: 360 / sqrt(12)."""
 
@@ -120,6 +118,8 @@ class AngleMeter:
         self._second = np.array([_weights(one.second, number_of) for one in chosen]).reshape(-1, len(number_of))
         self._is_signed = np.array([one.is_signed for one in chosen], np.bool_)
         self._offset = np.array([one.offset for one in chosen])
+        self.limits = tuple((-180.0, 180.0) if one.is_signed else (one.offset, one.offset + 180) for one in chosen)
+        """The lowest and the highest possible value of each angle, in degrees."""
         self._is_level = np.array([one.second is None for one in chosen], np.bool_)
 
     def measure(self, people: People) -> Angles:
@@ -170,14 +170,8 @@ def _weights(direction: tuple[tuple[str, ...], tuple[str, ...]] | None, number_o
 
 def _chosen(possible: Sequence[Definition], wanted: Sequence[str]) -> list[Definition]:
     """Return the wanted angles in the order of their definitions. Raises `UsageError`."""
-    known = {one.name for one in possible}
-    names: set[str] = set()
-    for name in wanted:
-        both = {name} | {f"{side}_{name}" for side in SIDES}
-        if not both & known:
-            raise UsageError(f"unknown angle {name!r}: this skeleton has {', '.join(one.name for one in possible)}")
-        # "trunk" is an angle of its own, "knee" stands for two.
-        names |= {name} if name in known else both & known
+    # "trunk" is an angle of its own, "knee" stands for two.
+    names = meant_by(wanted, [one.name for one in possible], "angle")
     return [one for one in possible if one.name in names]
 
 
