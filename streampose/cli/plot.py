@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_plot_file(path, overwrite=overwrite, source_paths=[poses.path] if video is None else [poses.path, video])
     names = ("what", "person", "angles", "keypoints", "source", "keypoint_threshold")
     plot = Plot(poses, **{name: given[name] for name in names if name in given})
-    figure = plot.draw(None if video is None else _frame_of(video, plot))
+    figure = plot.draw(None if video is None else frame_of(video, plot))
     size_bytes = save_plot(figure, path, overwrite=overwrite)
     say(f"written  {name_of(path)}: {size_text(size_bytes)}")
     if plot.damage is not None:
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _frame_of(video: str, plot: Plot) -> Image:
+def frame_of(video: str, plot: Plot) -> Image:
     """Return the frame of a video in the middle of what is plotted; of a shorter one, its last frame.
 
     Raises `UsageError` and `SourceError`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING, Literal, get_args
 
 from streampose.errors import UsageError
@@ -57,7 +56,7 @@ class Plot:
         self._measuring = self._measuring_of(angles)
         self._found = survey(poses)
         self._sources = self._sources_of(source)
-        ids = [int(person)] if isinstance(person, Integral) else person
+        ids = [person] if isinstance(person, int) else person
         self._has_all = ids is None
         self._people = self._people_of(ids)
 
@@ -143,9 +142,10 @@ class Plot:
             raise UsageError(f"{found.name} has no people with identities in {', '.join(self._sources)}")
         panels = {channel.panel for channel in self._measuring.channels} if self._measuring else ()
         if len(panels) * len(people) > MOST_PANELS:
+            fewer = "angles" if self.what == "angles" else "keypoints"
             raise UsageError(
                 f"{len(panels)} panels for each of {len(people)} people are too many (at most {MOST_PANELS} in all): "
-                f"choose fewer people with `person`, or fewer curves with `{'angles' * (self.what == 'angles') or 'keypoints'}`"
+                f"choose fewer people with `person`, or fewer curves with `{fewer}`"
             )
         return people
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,7 @@ def test_no_line_crosses_a_gap_between_columns(thinner: thin.Thinner) -> None:
     kept_times, kept = added(columns, times, wide, 500, thinner).points()
     known = np.flatnonzero(np.isfinite(kept[:, 0]))
     crossed = 0
-    for before, after in zip(known[:-1], known[1:], strict=True):
+    for before, after in itertools.pairwise(known):
         if columns.of(kept_times[[before]]) == columns.of(kept_times[[after]]):
             continue
         end = np.flatnonzero(np.isfinite(values) & (columns.of(times) == columns.of(kept_times[[before]])))[-1]
