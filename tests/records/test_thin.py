@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -127,3 +128,19 @@ def test_a_path_of_any_length_has_a_bounded_number_of_points(monkeypatch: pytest
     # Nobody was far from the path that is shown.
     nearest = np.abs(walk[:, None] - points[None]).max(axis=2).min(axis=1)
     assert nearest.max() < 0.1 * np.ptp(walk)
+
+
+def test_a_longer_curve_needs_no_more_memory() -> None:
+    def peak(blocks: int) -> int:
+        curve = Curve(Columns(0, blocks), m4)
+        rng = np.random.default_rng(0)
+        tracemalloc.start()
+        try:
+            for block in range(blocks):
+                curve.add(block + np.arange(500) / 500, rng.normal(0, 1, (500, 1)))
+            curve.points()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(1000) < 1.3 * peak(100)
