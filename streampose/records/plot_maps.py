@@ -64,7 +64,7 @@ def plot_paths(
         for number, name in chosen:
             paths[who, name].add(body_xy(rows, names) if number < 0 else rows.best_xy[:, number])
 
-    figure = _map_figure(span.width, span.height, below=0.35 + 0.18 * (len(paths) // 6))
+    figure = _map_figure(span.width, span.height, below=0.25 + 0.18 * (len(paths) // 6))
     axes = figure.subplots()
     frame_axes(axes, span.width, span.height, image)
     for number, ((who, name), path) in enumerate(paths.items()):
@@ -202,7 +202,7 @@ def plot_timeline(poses: RecordedPoses, found: Survey, people: Sequence[Who], le
 def _map_figure(width: int, height: int, *, beside: float = 0.0, below: float = 0.0) -> Figure:
     """Return a figure for a frame of a size in pixels, with room in inches for what is beside and below it."""
     scale = _MAP_SIDE / max(width, height)
-    return new_figure(max(width * scale, 5.0) + 0.7 + beside, max(height * scale, 2.0) + 0.9 + below)
+    return new_figure(max(width * scale, 5.0) + 0.7 + beside, max(height * scale, 2.0) + 0.75 + below)
 
 
 def _round_number(value: float) -> int:
