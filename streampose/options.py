@@ -44,7 +44,8 @@ class Option:
     """One option of the program."""
 
     name: str
-    """Name of a parameter of `streampose.stream` or `streampose.bench.bench.run_bench`, or of a field of `Input`."""
+    """Name of a parameter of `streampose.stream`, `RecordedPoses.plot` or `streampose.bench.bench.run_bench`, or of a
+    field of `Input`."""
     kind: Kind
     default: Any
     help: str
@@ -295,7 +296,14 @@ OPTIONS = (
         "draw a path or a heat map on a frame of this video, or on this still",
         commands=("plot",),
     ),
-    Option("source", TEXT, None, "the source to show, if the file has several", commands=("plot",)),
+    Option(
+        "source_name",
+        TEXT,
+        None,
+        "the source to show, if the file has several",
+        commands=("plot",),
+        own_key="source",
+    ),
     Option("json", FILE, None, "also write the results to FILE as JSON", commands=("bench",)),
 )
 

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     poses, path = read_poses(arguments.poses), Path(arguments.to)
     overwrite, video = given.get("overwrite", False), given.get("frame")
     check_plot_file(path, overwrite=overwrite, source_paths=[poses.path] if video is None else [poses.path, video])
-    names = ("what", "person", "angles", "keypoints", "source", "keypoint_threshold")
+    names = ("what", "person", "angles", "keypoints", "source_name", "keypoint_threshold")
     plot = Plot(poses, **{name: given[name] for name in names if name in given})
     figure = plot.draw(None if video is None else frame_of(video, plot))
     size_bytes = save_plot(figure, path, overwrite=overwrite)
@@ -72,8 +72,9 @@ def frame_of(video: str, plot: Plot) -> Image:
     if is_live_text(video):
         raise UsageError(f"`frame`: {video} is no file: name a video or a still")
     with open_source(video) as source:
+        until_s = plot.middle_s - 1e-6  # times that were computed differ in the last digit
         for frame in source.frames():
             image = frame.image
-            if frame.pts_s >= plot.middle_s - 1e-6:
+            if frame.pts_s >= until_s:
                 break
     return image

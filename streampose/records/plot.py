@@ -41,7 +41,7 @@ class Plot:
         person: int | Sequence[int] | None = None,
         angles: str | Sequence[str] | None = None,
         keypoints: str | Sequence[str] | None = None,
-        source: str | None = None,
+        source_name: str | None = None,
         keypoint_threshold: float = MIN_SCORE,
     ) -> None:
         """Choose what is shown; see `RecordedPoses.plot`. Raises `UsageError`."""
@@ -55,7 +55,7 @@ class Plot:
         self._min_score = keypoint_threshold
         self._measuring = self._measuring_of(angles)
         self._found = survey(poses)
-        self._sources = self._sources_of(source)
+        self._sources = self._sources_of(source_name)
         ids = [person] if isinstance(person, int) else person
         self._has_all = ids is None
         self._people = self._people_of(ids)
@@ -113,18 +113,19 @@ class Plot:
             keypoints_of(names, self._keypoints, ())  # an unknown one is reported before the file is read
         return None
 
-    def _sources_of(self, source: str | None) -> list[str]:
+    def _sources_of(self, chosen: str | None) -> list[str]:
         """Return the names of the sources that are shown."""
         found = self._found
         names = list(found.sources)
         if not found.has_people:
             raise found.damage or UsageError(f"{found.name} has no people")
-        if source is not None and source not in names:
-            raise UsageError(f"no source {source!r} in {found.name}: there are {', '.join(names)}")
-        chosen = names if source is None else [source]
-        if self.what in ON_A_FRAME and len(chosen) > 1:
-            raise UsageError(f"{found.name} has several sources ({', '.join(chosen)}): choose one with `source`")
-        return chosen
+        if chosen is not None and chosen not in names:
+            raise UsageError(f"no source {chosen!r} in {found.name}: there are {', '.join(names)}")
+        if chosen is not None:
+            return [chosen]
+        if self.what in ON_A_FRAME and len(names) > 1:
+            raise UsageError(f"{found.name} has several sources ({', '.join(names)}): choose one with `source_name`")
+        return names
 
     def _people_of(self, ids: Sequence[int] | None) -> list[Who]:
         """Return the people who are shown; for a heat map of everybody, nobody in particular."""

@@ -13,7 +13,7 @@ from streampose.palette import BLUE
 from streampose.records.measures import body_name, body_xy, keypoints_of
 from streampose.records.plot_style import GREY, PEOPLE, frame_axes, new_figure, plain_axes, time_axis
 from streampose.records.poses import RecordedPoses
-from streampose.records.series import Float64, entries_of, series
+from streampose.records.series import Float64, entries_of, not_a_person, series
 from streampose.records.survey import Survey, Who
 from streampose.records.tables import point_values
 from streampose.records.thin import COLUMNS, Path
@@ -128,7 +128,10 @@ def plot_heatmap(
         if line["source"] != source or line["pts_s"] is None:
             continue
         persons = [person for person in line["people"] if ids is None or person.get("id") in ids]
-        columns, rows = (_standing(persons) if numbers is None else _seen(persons, numbers, min_score)).T
+        try:
+            columns, rows = (_standing(persons) if numbers is None else _seen(persons, numbers, min_score)).T
+        except (TypeError, ValueError) as error:
+            raise not_a_person(found.name, error) from error
         is_inside = (columns >= 0) & (columns < span.width) & (rows >= 0) & (rows < span.height)
         places = (rows[is_inside] / cell).astype(int), (columns[is_inside] / cell).astype(int)
         np.add.at(counts, places, 1)

@@ -140,7 +140,7 @@ class RecordedPoses:
         person: int | Sequence[int] | None = None,
         angles: str | Sequence[str] | None = None,
         keypoints: str | Sequence[str] | None = None,
-        source: str | None = None,
+        source_name: str | None = None,
         frame: Image | None = None,
         keypoint_threshold: float = 0.3,
     ) -> Figure:
@@ -153,7 +153,7 @@ class RecordedPoses:
             angles: names of angles, such as `left_knee`, or `knee` for both sides. None: knee, hip, elbow, shoulder.
             keypoints: names of keypoints in the same way. None: for keypoints wrist and ankle, otherwise the person as
                 a whole.
-            source: the name of a source, if the file has several.
+            source_name: one of the sources, if the file has several.
             frame: (H, W, 3) uint8 BGR, a frame to draw a path or a heat map on.
             keypoint_threshold: keypoints with a lower score are gaps.
 
@@ -169,7 +169,7 @@ class RecordedPoses:
             person=person,
             angles=angles,
             keypoints=keypoints,
-            source=source,
+            source_name=source_name,
             keypoint_threshold=keypoint_threshold,
         )
         if plot.damage is not None:

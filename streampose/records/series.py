@@ -105,6 +105,11 @@ def _taken(wanted: dict[str, dict[int, list[Entry]]]) -> Iterator[tuple[Who, lis
                 entries.clear()
 
 
+def not_a_person(name: str, error: Exception) -> UsageError:
+    """Return the error for a person in the file `name` that is not what a run writes."""
+    return UsageError(f"{name} is damaged: a person is not what a run writes ({describe(error)})")
+
+
 def _rows(entries: list[Entry], keypoint_count: int, min_score: float, name: str) -> Rows:
     known = [number for number, (_, person) in enumerate(entries) if person is not None]
     people: list[dict[str, Any]] = [person for _, person in entries if person is not None]
@@ -115,7 +120,7 @@ def _rows(entries: list[Entry], keypoint_count: int, min_score: float, name: str
             boxes[known] = np.array([person["box_xyxy"] for person in people], np.float64)
             points[known] = point_values([({}, person) for person in people], keypoint_count)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} is damaged: a person is not what a run writes ({describe(error)})") from error
+        raise not_a_person(name, error) from error
     points[..., :5][~(points[..., 2] >= min_score)] = np.nan
     times_s = np.array([pts_s for pts_s, _ in entries], np.float64)
     return Rows(times_s, boxes, points[..., :2], points[..., 3:5], points[..., 5:])

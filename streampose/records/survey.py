@@ -74,11 +74,14 @@ class Survey:
         return sorted((who for who in self.people if who.source in sources), key=lambda who: -self.people[who].frames)
 
     def of(self, ids: Sequence[int], sources: Collection[str]) -> list[Who]:
-        """Return the people with these identities, in their order. Raises `UsageError` if there is no such person."""
+        """Return the people with these identities, in their order; nobody if nobody has one.
+
+        Raises `UsageError` if there are others, but no such person.
+        """
         there = sorted(who for who in self.people if who.source in sources)
         found = [who for one in ids for who in there if who.id == one]
         for one in ids:
-            if all(who.id != one for who in there):
+            if there and all(who.id != one for who in there):
                 named = [str(number) for number in sorted({who.id for who in there})]
                 more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
                 raise UsageError(f"no person {one} in {self.name}: there are {', '.join(named[:MOST_NAMED])}{more}")

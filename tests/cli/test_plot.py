@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from streampose.cli.plot import frame_of
+from streampose.kinds import one_of
+from streampose.options import options_of
 from streampose.records.plot import KINDS, Plot
 from streampose.records.poses import read_poses
 from tests.cli.helpers import run, run_child, the_error
@@ -48,6 +50,11 @@ def test_every_plot_is_written_as_png_and_as_svg(what: str, folder: Path) -> Non
     first = (folder / "plot.SVG").read_bytes()
     assert ET.fromstring(first).tag == "{http://www.w3.org/2000/svg}svg"
     assert len(first) < 1_000_000
+
+
+def test_the_flag_has_all_plots() -> None:
+    (what,) = [option for option in options_of("plot") if option.name == "what"]
+    assert what.kind.called == one_of(*KINDS).called
 
 
 def test_without_further_flags_it_plots_angles(folder: Path) -> None:

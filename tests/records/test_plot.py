@@ -199,11 +199,11 @@ def test_several_sources_are_told_apart(tmp_path: Path) -> None:
     assert [axes.get_title() for axes in figure.axes] == ["person 1 of door", "person 1 of hall"]
     labels = poses.plot("timeline").axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == ["person 1 of door", "person 1 of hall"]
-    with pytest.raises(UsageError, match=r"has several sources \(door, hall\): choose one with `source`"):
+    with pytest.raises(UsageError, match=r"has several sources \(door, hall\): choose one with `source_name`"):
         poses.plot("heatmap")
-    assert np.asarray(poses.plot("heatmap", source="hall").axes[0].images[0].get_array()).max() > 0
+    assert np.asarray(poses.plot("heatmap", source_name="hall").axes[0].images[0].get_array()).max() > 0
     with pytest.raises(UsageError, match="no source 'yard'"):
-        poses.plot(source="yard")
+        poses.plot(source_name="yard")
 
 
 def test_people_without_identities_have_a_heat_map_only(tmp_path: Path) -> None:
@@ -212,6 +212,10 @@ def test_people_without_identities_have_a_heat_map_only(tmp_path: Path) -> None:
     for what in set(KINDS) - {"heatmap"}:
         with pytest.raises(UsageError, match=r"no identities \(it is of stills, or the run had none\)"):
             poses.plot(what)
+    lines = [*walk(20, source="door"), *walk(20, {None: range(20)}, source="hall")]
+    mixed = streampose.read_poses(write(tmp_path / "mixed.jsonl", lines))
+    with pytest.raises(UsageError, match="has no people with identities in hall"):
+        mixed.plot(person=1, source_name="hall")
     old = write(tmp_path / "old.jsonl", walk(20, {None: range(20)}), HEADER | {"format": 1})
     with pytest.raises(UsageError, match=r"no identities \(it has format 1\)"):
         streampose.read_poses(old).plot()
@@ -255,5 +259,6 @@ def test_a_damaged_file_is_plotted_up_to_the_damage(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="damaged at line 12"):
             streampose.read_poses(path).plot()
     path.write_bytes(b"".join([*lines[:11], lines[11].replace(b"0.8]", b'"high"]', 1), *lines[12:]]))
-    with pytest.raises(UsageError, match=r"poses\.jsonl is damaged: a person is not what a run writes"):
-        streampose.read_poses(path).plot()
+    for what in ("angles", "heatmap"):
+        with pytest.raises(UsageError, match=r"poses\.jsonl is damaged: a person is not what a run writes"):
+            streampose.read_poses(path).plot(what, keypoints="nose" if what == "heatmap" else None)  # type: ignore[arg-type]
