@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,10 +14,15 @@ from streampose.frames import NO_TRACK, Boxes, Float32, People, Skeleton
 from streampose.people.names import side_pairs
 from streampose.records.lines import matrices, read_lines
 from streampose.records.tables import Columns, columns_by, needs
+from streampose.sinks.target import name_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from matplotlib.figure import Figure
+
+    from streampose.frames import Image
+    from streampose.records.plot import What
 
 BLOCK_FRAMES = 2000
 """Frames that are turned into columns at once."""
@@ -130,6 +135,49 @@ class RecordedPoses:
         arrow = needs("pyarrow")
         return arrow.concat_tables(map(arrow.table, self._columns(rows)))
 
+    def plot(
+        self,
+        what: What = "angles",
+        *,
+        person: int | Sequence[int] | None = None,
+        angles: str | Sequence[str] | None = None,
+        keypoints: str | Sequence[str] | None = None,
+        source_name: str | None = None,
+        frame: Image | None = None,
+        keypoint_threshold: float = 0.3,
+    ) -> Figure:
+        """Return a matplotlib figure; `figure.savefig("plot.png")` writes it. docs/numbers.md describes the plots.
+
+        Args:
+            what: `angles`, `keypoints` or `speed`: curves over time. `path`: where somebody went. `heatmap`: where
+                people were. `timeline`: when each person was there.
+            person: an identity, or several. None: for curves the person who is in most frames, otherwise everybody.
+            angles: names of angles, such as `left_knee`, or `knee` for both sides. None: knee, hip, elbow, shoulder.
+            keypoints: names of keypoints in the same way. None: for keypoints wrist and ankle, otherwise the person as
+                a whole.
+            source_name: one of the sources, if the file has several.
+            frame: (H, W, 3) uint8 BGR, a frame to draw a path or a heat map on.
+            keypoint_threshold: keypoints with a lower score are gaps.
+
+        Raises:
+            UsageError: there is no such person, angle, keypoint or source, nobody has an identity, or a line is
+                damaged.
+        """
+        from streampose.records.plot import Plot
+
+        plot = Plot(
+            self,
+            what,
+            person=person,
+            angles=angles,
+            keypoints=keypoints,
+            source_name=source_name,
+            keypoint_threshold=keypoint_threshold,
+        )
+        if plot.damage is not None:
+            raise plot.damage
+        return plot.draw(frame)
+
     def _columns(self, rows: str) -> list[Columns]:
         """Return the columns of a table, block by block; of a file without frames, a block without rows."""
         columns = columns_by(rows)
@@ -143,6 +191,12 @@ def read_poses(path: str | os.PathLike[str]) -> RecordedPoses:
         UsageError: the file cannot be read, is not a poses file or has a format version of the future.
     """
     return RecordedPoses(path)
+
+
+def no_identities(path: str | os.PathLike[str], version: int) -> UsageError:
+    """Return the error for a file in which nobody has an identity, where identities are needed."""
+    why = "it has format 1" if version == 1 else "it is of stills, or the run had none"
+    return UsageError(f"{name_of(path)} has no identities ({why}): run streampose again on the video, with them")
 
 
 def skeleton_of(header: dict[str, Any]) -> Skeleton:

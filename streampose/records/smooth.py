@@ -13,7 +13,7 @@ from streampose.errors import SourceError, StreamposeError, UsageError, describe
 from streampose.frames import People
 from streampose.people.both_ways import AHEAD_S, Timed, TwoWaySmoother
 from streampose.records.lines import line_of, pixels, read_lines
-from streampose.records.poses import people_of
+from streampose.records.poses import no_identities, people_of
 from streampose.sinks.lines import LineFile
 from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle
 
@@ -107,8 +107,7 @@ def _check_identities(source: Path, version: int) -> None:
             return
         has_people = has_people or bool(line.frame["people"])
     if has_people:
-        why = "it has format 1" if version == 1 else "it is of stills, or the run had none"
-        raise UsageError(f"{name_of(source)} has no identities ({why}): run streampose again on the video, with them")
+        raise no_identities(source, version)
 
 
 class _Lines:
