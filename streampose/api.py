@@ -39,6 +39,7 @@ def stream(
     to: Target | Iterable[Target] = (),
     overwrite: bool = False,
     segment_s: float | None = None,
+    speed: float = 1.0,
     pose: str = DEFAULT_POSE,
     detector: str = DEFAULT_DETECTOR,
     classes: str | Sequence[str | int] | None = None,
@@ -88,6 +89,8 @@ def stream(
             own. `{source}` in a text stands for the name of the source.
         overwrite: replace existing files.
         segment_s: start a new video file every `segment_s` seconds.
+        speed: speed of video files and of a recording in a window, relative to the source: 0.25 is slow motion. Data
+            keep their times. Video files have no sound if it is not 1.
         pose: ViTPose checkpoint: a bundled name, a hub id or a local folder in hub layout.
         detector: detector checkpoint, named in the same way.
         classes: detector classes to find, by name or number; None finds people.
@@ -149,7 +152,8 @@ def stream(
             wanted,
             overwrite=asked.overwrite,
             segment_s=asked.segment_s,
-            window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen),
+            speed=asked.speed,
+            window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen, speed=asked.speed),
         )
         # After the cheap checks, because these imports take seconds.
         from streampose.drawing.annotator import Annotator

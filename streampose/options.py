@@ -19,6 +19,7 @@ from streampose.kinds import (
     COUNT_OR_AUTO,
     DURATION,
     DURATION_OR_0,
+    FACTOR,
     FILE,
     INDEX,
     NAMES,
@@ -77,6 +78,8 @@ class Option:
 
 
 _BOTH = ("run", "bench")
+_OF_PARTS = ("run", "convert", "smooth")
+"""Commands that can read a part of a recording, or of recorded poses."""
 _NETWORKS = "networks"
 _PEOPLE = "people and keypoints"
 _DRAWING = "drawing"
@@ -227,6 +230,25 @@ OPTIONS = (
     ),
     Option("max_pixels", COUNT, 200_000_000, "refuse frames and stills with more pixels", _READING, of_source=True),
     Option(
+        "start_s",
+        DURATION_OR_0,
+        None,
+        "leave out what comes before T of a recording (default: nothing)",
+        _READING,
+        of_source=True,
+        commands=_OF_PARTS,
+    ),
+    Option(
+        "end_s",
+        DURATION,
+        None,
+        "stop at T of a recording, or T after the first frame of a live source (default: at its end)",
+        _READING,
+        of_source=True,
+        commands=_OF_PARTS,
+    ),
+    Option("every", COUNT, 1, "process only every Nth frame", _READING, of_source=True, commands=_OF_PARTS),
+    Option(
         "give_up_after_s",
         DURATION_OR_0,
         None,
@@ -243,6 +265,14 @@ OPTIONS = (
     Option("fps", RATE, None, "frame rate of a camera", _LIVE, of_source=True),
     Option("input_format", TEXT, None, "pixel or codec format of a camera, such as mjpeg", _LIVE, of_source=True),
     Option("segment_s", DURATION, None, "start a new video file every T; use {time} in its name", _RUNNING),
+    Option(
+        "speed",
+        FACTOR,
+        1.0,
+        "play video files and the window at F times the speed, such as 0.25 for slow motion; data keep their times, "
+        "and files have no sound",
+        _RUNNING,
+    ),
     Option("stats", FILE, None, "write counts, drops and latencies to FILE as JSON when the run ends", _RUNNING),
     Option(
         "stall_after_s",
