@@ -98,13 +98,13 @@ class Sound:
     def finish(self, end_s: float) -> None:
         """Copy the remaining sound. If the recording's video continues, stop at `end_s`, the end of the last frame."""
         behind: list[Packet[Stream]] = []
-        for time_s, packet in self._before(self._end_s):
+        for time_s, packet in self._before(inf):
             if packet.stream.index not in self._tracks:
                 if time_s > end_s + CUT_AFTER_S:
                     return
-            elif time_s < end_s:
+            elif time_s < min(end_s, self._end_s):
                 self._copy(packet)
-            else:
+            elif time_s < self._end_s:
                 behind.append(packet)
         for packet in behind:
             self._copy(packet)
@@ -179,7 +179,7 @@ class _Parts:
         self._part: dict[int, int] = {}
         self._last_s: dict[int, Fraction] = {}
         """Per stream: the number of its current part, and the time of its latest packet in that part."""
-        self._end_s = Fraction(0)
+        self._end_s = -start_s
         """End of the video so far, in shifted time."""
         self._early: deque[tuple[int, Packet[Stream]]] = deque(maxlen=MAX_EARLY_PACKETS)
         """Sound of a part whose video has not started."""
