@@ -233,7 +233,7 @@ OPTIONS = (
         "start_s",
         DURATION_OR_0,
         None,
-        "leave out what comes before T of a recording (default: nothing)",
+        "start a recording at this time (default: at its beginning)",
         _READING,
         of_source=True,
         commands=_OF_PARTS,
@@ -242,12 +242,14 @@ OPTIONS = (
         "end_s",
         DURATION,
         None,
-        "stop at T of a recording, or T after the first frame of a live source (default: at its end)",
+        "end a recording before this time, or a live source T after its first frame (default: at its end)",
         _READING,
         of_source=True,
         commands=_OF_PARTS,
     ),
-    Option("every", COUNT, 1, "process only every Nth frame", _READING, of_source=True, commands=_OF_PARTS),
+    Option(
+        "every", COUNT, 1, "keep only every Nth frame, from the first on", _READING, of_source=True, commands=_OF_PARTS
+    ),
     Option(
         "give_up_after_s",
         DURATION_OR_0,
@@ -269,8 +271,8 @@ OPTIONS = (
         "speed",
         FACTOR,
         1.0,
-        "play video files and the window at F times the speed, such as 0.25 for slow motion; data keep their times, "
-        "and files have no sound",
+        "play video files and the window F times as fast, such as 0.25 for slow motion; files have no sound, and data "
+        "keep the times of the source",
         _RUNNING,
     ),
     Option("stats", FILE, None, "write counts, drops and latencies to FILE as JSON when the run ends", _RUNNING),

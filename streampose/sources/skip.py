@@ -74,6 +74,8 @@ class Skipping:
         """Number of frames before that keyframe."""
         self._highest: int | None = None
         """The latest time before it."""
+        self._has_landed = False
+        """Whether the wanted frame was decoded."""
         self.last: int | None = None
         """The latest time of a frame that was skipped, in ticks."""
 
@@ -100,7 +102,7 @@ class Skipping:
         yield from self._held
         self._held = []
         for packet in self._packets:
-            if is_of_frame(packet, self._stream) and packet.pts is not None:
+            if not self._has_landed and is_of_frame(packet, self._stream) and packet.pts is not None:
                 self._times.add(packet.pts)
             yield packet
 
@@ -126,6 +128,7 @@ class Skipping:
                 expected = sorted(tick for tick in self._times if tick >= self._keyframe)
                 if times != expected[: len(times)]:
                     raise UnreliableError
+                self._has_landed = True
                 leading = sum(self._begins <= tick < self._keyframe for tick in self._times)
                 return self._before + leading + len(times) - 1, chain([frame], frames)
         if self._keyframe is None or (self._times and max(self._times) >= self._start):

@@ -18,7 +18,7 @@ import pytest
 from streampose.errors import SourceError, UsageError
 from streampose.frames import Frame
 from streampose.inputs import Input
-from streampose.sources import recorded
+from streampose.sources import recorded, skip
 from streampose.sources.decode import Decoding
 from streampose.sources.open import open_source
 from tests.clips import make_clip, numbered_image, read_number
@@ -164,6 +164,13 @@ def test_a_part_has_the_frames_of_the_whole(name: str, tmp_path: Path, monkeypat
     end_s = begin_s + 1.0
     found = part(clip, start_s=begin_s + 0.5, end_s=end_s, every=3)
     assert_same(found, [frame for frame in whole if begin_s + 0.5 - 1e-6 <= frame.pts_s < end_s - 1e-6][::3])
+
+
+def test_a_long_group_of_pictures_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "a.mp4", frames=FRAMES, gop=1000, b_frames=2, grain=30)
+    whole, _ = read(clip)
+    monkeypatch.setattr(skip, "_MAX_HELD_BYTES", clip.stat().st_size // 4)
+    assert_same(part(clip, start_s=2.0), whole[50:])
 
 
 def test_two_parts_are_the_whole(tmp_path: Path) -> None:
