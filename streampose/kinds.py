@@ -57,16 +57,18 @@ def _identities(value: Any) -> list[int]:
     return identities
 
 
-_DURATION = re.compile(r"(?P<count>[0-9]+(\.[0-9]+)?)(?P<unit>[smh]?)")
-_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+_COUNT = r"[0-9]+(?:\.[0-9]+)?"
+_DURATION = re.compile(f"(?:({_COUNT})h)?(?:({_COUNT})m)?(?:({_COUNT})s?)?")
+"""Hours, minutes and seconds."""
 
 
 def _duration(value: Any) -> float:
     if isinstance(value, str):
         match = _DURATION.fullmatch(value)
-        if match is None:
+        if match is None or not value:
             raise ValueError
-        value = float(match["count"]) * _UNIT_S[match["unit"]]
+        hours, minutes, seconds = (float(count or 0) for count in match.groups())
+        value = hours * 3600 + minutes * 60 + seconds
     return _number(value)
 
 
@@ -133,7 +135,8 @@ INDEX = Kind("a whole number from 0 up", lambda value: _whole(value, 0), "N")
 COUNT_OR_AUTO = Kind("a whole number from 1 up, or auto", _count_or_auto, "N")
 WHOM = Kind("largest, centre or an identity from 1 up", _whom, "WHOM")
 IDENTITIES = Kind("an identity from 1 up, or several separated by commas", _identities, "N,...")
-DURATION = Kind("a duration above 0: seconds, or for example 30s, 10m or 1h", _duration_above_0, "T")
-DURATION_OR_0 = Kind("a duration: seconds, or for example 30s, 10m or 1h", _duration, "T")
+DURATION = Kind("a duration above 0: seconds, or for example 30s, 1m20s or 1h", _duration_above_0, "T")
+DURATION_OR_0 = Kind("a duration: seconds, or for example 30s, 1m20s or 1h", _duration, "T")
 RATE = Kind("a number of frames per second above 0", lambda value: _number(value, above=0.0, most=10_000.0), "N")
+FACTOR = Kind("a factor from 0.01 to 100", lambda value: _number(value, least=0.01, most=100.0), "F")
 SIZE = Kind("a size such as 1280x720", _size, "WxH")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streampose.cli.flags import add_flags
+from streampose.cli.flags import add_flags, given_part
 from streampose.cli.terminal import say
 from streampose.errors import UsageError
 from streampose.sinks.target import name_of, size_text
@@ -19,6 +19,7 @@ EXAMPLES = """\
 examples:
   streampose plot poses.jsonl -o angles.png
   streampose plot poses.jsonl --what angles --angles knee,elbow --person 3 -o knee.svg
+  streampose plot poses.jsonl --what speed --start 10s --end 20s -o speed.png
   streampose plot poses.jsonl --what timeline -o who.png
   streampose plot poses.jsonl --what path --frame clip.mp4 -o path.png
 """
@@ -45,10 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the plot and say so. Return the exit code."""
     from streampose.records.plot import Plot
     from streampose.records.plot_style import check_plot_file, save_plot
-    from streampose.records.poses import read_poses
+    from streampose.records.poses import RecordedPoses
 
     given = dict(vars(arguments))
-    poses, path = read_poses(arguments.poses), Path(arguments.to)
+    poses, path = RecordedPoses(arguments.poses, given_part(arguments)), Path(arguments.to)
     overwrite, video = given.get("overwrite", False), given.get("frame")
     check_plot_file(path, overwrite=overwrite, source_paths=[poses.path] if video is None else [poses.path, video])
     names = ("what", "person", "angles", "keypoints", "source_name", "keypoint_threshold")

@@ -14,6 +14,8 @@ BOTH = ("run", "bench")
 EVALUATED = ("run", "evaluate")
 ALL = (*BOTH, "evaluate")
 DRAWN = ("run", "draw")
+OF_PARTS = ("run", "draw", "convert", "smooth", "plot")
+"""Commands that can read a part of a recording, or of recorded poses."""
 NETWORKS = "networks"
 PEOPLE = "people and keypoints"
 DRAWING = "drawing"

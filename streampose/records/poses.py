@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from streampose.errors import UsageError
-from streampose.frames import NO_TRACK, Boxes, Float32, People, Skeleton
+from streampose.frames import NO_TRACK, WHOLE, Boxes, Float32, Part, People, Skeleton
+from streampose.options import check
 from streampose.people.names import side_pairs
+from streampose.picker import part_of
 from streampose.records.lines import matrices, read_lines
+from streampose.records.part import lines_of_part
 from streampose.records.tables import Columns, columns_by, needs
 from streampose.sinks.target import name_of
 
@@ -58,13 +61,14 @@ class RecordedPoses:
     table = poses.to_dataframe()
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Read the header.
+    def __init__(self, path: str | os.PathLike[str], part: Part = WHOLE) -> None:
+        """Read the header. The poses are those of the frames in `part`.
 
         Raises:
             UsageError: the file cannot be read, is not a poses file or has a format version of the future.
         """
         self.path = os.fspath(path)
+        self.part = part
         self.header, _ = read_lines(path)
         """The first line; see docs/formats.md."""
         self.skeleton = skeleton_of(self.header)
@@ -79,9 +83,9 @@ class RecordedPoses:
         """Iterate over the frames as they are in the file; see docs/formats.md.
 
         Raises:
-            UsageError: a line is damaged. An incomplete last line is skipped.
+            UsageError: a line is damaged, or no frame is in the part. An incomplete last line is skipped.
         """
-        return read_lines(self.path)[1]
+        return lines_of_part(read_lines(self.path)[1], self.part, name_of(self.path))
 
     def __iter__(self) -> Iterator[RecordedFrame]:
         for line in self.lines():
@@ -184,13 +188,23 @@ class RecordedPoses:
         return [columns(block, self.skeleton.names) for block in self.blocks()] or [columns([], self.skeleton.names)]
 
 
-def read_poses(path: str | os.PathLike[str]) -> RecordedPoses:
+def read_poses(
+    path: str | os.PathLike[str], *, start_s: float | None = None, end_s: float | None = None, every: int = 1
+) -> RecordedPoses:
     """Open a poses file, as `--to poses.jsonl` writes it.
 
+    Args:
+        path: the file.
+        start_s: leave out the frames before this time of their source, in seconds.
+        end_s: leave out this time and everything behind it.
+        every: keep the first and then every Nth frame of each source.
+
     Raises:
-        UsageError: the file cannot be read, is not a poses file or has a format version of the future.
+        UsageError: the file cannot be read, is not a poses file or has a format version of the future, or the part is
+            empty.
     """
-    return RecordedPoses(path)
+    given = {"start_s": start_s, "end_s": end_s, "every": every}
+    return RecordedPoses(path, part_of(**check(given, given)))
 
 
 def no_identities(path: str | os.PathLike[str], version: int) -> UsageError:
