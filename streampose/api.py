@@ -49,6 +49,7 @@ def stream(
     to: Target | Iterable[Target] = (),
     overwrite: bool = False,
     segment_s: float | None = None,
+    speed: float = 1.0,
     quality: Quality = DEFAULT_QUALITY,
     pose: str | None = None,
     detector: str | None = None,
@@ -102,6 +103,8 @@ def stream(
             own. `{source}` in a text stands for the name of the source.
         overwrite: replace existing files.
         segment_s: start a new video file every `segment_s` seconds.
+        speed: speed of video files and of a recording in a window, relative to the source: 0.25 is slow motion. Data
+            keep their times. Video files have no sound if it is not 1.
         quality: the pair of networks: `bundled` (small, offline), or the published pairs `fast`, `balanced` and `best`,
             which are downloaded on first use.
         pose: ViTPose checkpoint: a bundled name, a hub id or a local folder in hub layout. None selects that of
@@ -170,7 +173,8 @@ def stream(
             wanted,
             overwrite=asked.overwrite,
             segment_s=asked.segment_s,
-            window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen),
+            speed=asked.speed,
+            window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen, speed=asked.speed),
         )
         # After the cheap checks, because these imports take seconds.
         from streampose.drawing.faces import FaceBlur

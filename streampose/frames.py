@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -31,6 +32,20 @@ the mean of the area that it covers. Thread-safe."""
 
 NO_TRACK = -1
 """The track id of a person who is not tracked (`null` in data)."""
+
+
+class Part(NamedTuple):
+    """Which frames of a source are wanted. Times are those of the source: `Frame.pts_s`."""
+
+    start_s: float = 0.0
+    """Leave out the frames before this time."""
+    end_s: float = inf
+    """Leave out this time and everything behind it."""
+    every: int = 1
+    """Keep one of this many frames, and the first."""
+
+
+WHOLE = Part()
 
 
 class Colours(NamedTuple):
@@ -55,12 +70,12 @@ class SourceInfo:
     """In pixels, after rotation. For several stills, the size of the first."""
     height: int
     fps: float | None
-    """Nominal frames per second; None if unknown."""
+    """Nominal frames per second, without those that `part` leaves out; None if unknown."""
     time_base: Fraction
     """Seconds per tick: every `pts_s` of the source is a whole number of ticks."""
     frame_count: int | None
-    """The number of frames that the container declares; None if it declares none. It may be wrong: use it for progress
-    only."""
+    """The number of frames of `part` by what the container declares; None if it declares nothing. It may be wrong: use
+    it for progress only."""
     is_live: bool
     path: str | None = None
     """The video file, for copying its sound; None for other sources."""
@@ -72,6 +87,10 @@ class SourceInfo:
     """Colours of the frames. Video sinks tag their output with them."""
     stills: tuple[str, ...] = ()
     """The files of a source of stills, in the order of the frames. No sink may replace one of them."""
+    part: Part = WHOLE
+    """The frames that are read."""
+    begins_s: float = 0.0
+    """Time of the first frame if those before it are left out, otherwise 0. Video files start at this time."""
 
     @property
     def place(self) -> str | None:
@@ -87,7 +106,8 @@ class Frame:
 
     source_id: str
     index: int
-    """Number of the frame, from 0. A recording has no gaps."""
+    """Number of the frame in its source, from 0, whether or not the frames before it are wanted. A recording has no
+    other gaps."""
     pts_s: float
     """Time of the frame in the source, in seconds; strictly increasing. Sinks use this time."""
     captured_at_s: float

@@ -32,6 +32,13 @@ class Input:
     """Its `source_id`, used in frames and data and in place of `{source}`; None derives one from the text."""
     to: Sequence[str | os.PathLike[str] | Sink] | None = None
     """Its own sinks; None uses those of the run."""
+    start_s: float | None = None
+    """Leave out the frames of a recording before this time in seconds; None leaves out none. Times and numbers of the
+    frames stay those in the whole recording."""
+    end_s: float | None = None
+    """Stop before the first frame at or after this time in seconds. A live source counts from its first frame."""
+    every: int = 1
+    """Process the first and then every Nth frame. Frames that are left out are not counted as dropped."""
     give_up_after_s: float | None = None
     """Give up on a live source that is unavailable for this many seconds. With 0, the source fails if the first attempt
     fails. With None, the source is retried indefinitely, except that a run's only source behaves as with 0."""

@@ -49,16 +49,26 @@ def _whom(value: Any) -> str | int:
     return value if value in ("largest", "centre") else _whole(value, 1)
 
 
-_DURATION = re.compile(r"(?P<count>[0-9]+(\.[0-9]+)?)(?P<unit>[smh]?)")
-_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+def _identities(value: Any) -> list[int]:
+    items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, Integral) else list(value)
+    identities = [_whole(item, 1) for item in items if item != ""]
+    if not identities:
+        raise ValueError
+    return identities
+
+
+_COUNT = r"[0-9]+(?:\.[0-9]+)?"
+_DURATION = re.compile(f"(?:({_COUNT})h)?(?:({_COUNT})m)?(?:({_COUNT})s?)?")
+"""Hours, minutes and seconds."""
 
 
 def _duration(value: Any) -> float:
     if isinstance(value, str):
         match = _DURATION.fullmatch(value)
-        if match is None:
+        if match is None or not value:
             raise ValueError
-        value = float(match["count"]) * _UNIT_S[match["unit"]]
+        hours, minutes, seconds = (float(count or 0) for count in match.groups())
+        value = hours * 3600 + minutes * 60 + seconds
     return _number(value)
 
 
@@ -124,7 +134,9 @@ COUNT = Kind("a whole number from 1 up", lambda value: _whole(value, 1), "N")
 INDEX = Kind("a whole number from 0 up", lambda value: _whole(value, 0), "N")
 COUNT_OR_AUTO = Kind("a whole number from 1 up, or auto", _count_or_auto, "N")
 WHOM = Kind("largest, centre or an identity from 1 up", _whom, "WHOM")
-DURATION = Kind("a duration above 0: seconds, or for example 30s, 10m or 1h", _duration_above_0, "T")
-DURATION_OR_0 = Kind("a duration: seconds, or for example 30s, 10m or 1h", _duration, "T")
+IDENTITIES = Kind("an identity from 1 up, or several separated by commas", _identities, "N,...")
+DURATION = Kind("a duration above 0: seconds, or for example 30s, 1m20s or 1h", _duration_above_0, "T")
+DURATION_OR_0 = Kind("a duration: seconds, or for example 30s, 1m20s or 1h", _duration, "T")
 RATE = Kind("a number of frames per second above 0", lambda value: _number(value, above=0.0, most=10_000.0), "N")
+FACTOR = Kind("a factor from 0.01 to 100", lambda value: _number(value, least=0.01, most=100.0), "F")
 SIZE = Kind("a size such as 1280x720", _size, "WxH")

@@ -35,6 +35,7 @@ def draw(
     to: Target | Iterable[Target] = (),
     overwrite: bool = False,
     segment_s: float | None = None,
+    speed: float = 1.0,
     only: str | int | None = None,
     smooth: Literal["off", "drawn", "data"] = "drawn",
     keypoint_threshold: float = DEFAULT_KEYPOINT_THRESHOLD,
@@ -65,8 +66,8 @@ def draw(
         poses: a poses file, as `to="poses.jsonl"` writes it.
         smooth: `drawn` draws the smoothed keypoints, if the file has them. `data` replaces `keypoints_xy` by them.
             `off` leaves them out.
-        to, overwrite, segment_s, only, keypoint_threshold, style, boxes, labels, colour_by, ellipses, angles, hide,
-        blur, mirror, fullscreen, results_wanted, stall_after_s: see `stream`.
+        to, overwrite, segment_s, speed, only, keypoint_threshold, style, boxes, labels, colour_by, ellipses, angles,
+        hide, blur, mirror, fullscreen, results_wanted, stall_after_s: see `stream`.
 
     Raises:
         UsageError: a value is invalid, the source is live, or `poses` is not a poses file.
@@ -94,7 +95,8 @@ def draw(
             [wanted],
             overwrite=asked.overwrite,
             segment_s=asked.segment_s,
-            window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen),
+            speed=asked.speed,
+            window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen, speed=asked.speed),
         )
         from streampose.drawing.faces import FaceBlur
         from streampose.people.only import Only
@@ -114,7 +116,7 @@ def draw(
             sink.take_controls(Controls(annotator, kept))
         run = RecalledRun(
             Feed(origin, sinks, steps=steps),
-            Recall(recorded, origin.info.text, one.name),
+            Recall(recorded, origin.info.text, one.name, origin.info.part),
             recorded.skeleton,
             recorded.header.get("models", {}),
             annotator,

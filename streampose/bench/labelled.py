@@ -73,7 +73,7 @@ class LabelledImages:
             UsageError: an image has another size than in the annotations.
         """
         files = [self._folder / file for file in self._numbers]
-        with Stills(files, self._folder, self.name, "images", Reading().max_pixels) as stills:
+        with Stills(files, self._folder, self.name, "images", Reading()) as stills:
             for frame in stills.frames():
                 number = self._numbers[str(frame.file)]
                 height, width = frame.image.shape[:2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from streampose.cli.flags import add_flags
+from streampose.cli.flags import add_flags, given_part
 from streampose.cli.terminal import say
 from streampose.errors import UsageError
 from streampose.records.convert import convert
@@ -17,6 +17,7 @@ examples:
   streampose convert poses.jsonl poses.parquet
   streampose convert poses.jsonl poses.results.json
   streampose convert poses.jsonl poses.trc
+  streampose convert poses.jsonl second-minute.csv --start 1m --end 2m
 """
 
 
@@ -39,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
 def run(arguments: argparse.Namespace) -> int:
     """Convert the file; return the exit code."""
     overwrite = vars(arguments).get("overwrite", False)
-    done = convert(arguments.poses, Path(arguments.output), overwrite=overwrite)
+    done = convert(arguments.poses, Path(arguments.output), overwrite=overwrite, part=given_part(arguments))
     say(done.summary)
     if done.damage is not None:
         raise UsageError(f"{done.damage}; what precedes it was converted")

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from streampose.errors import UsageError
+from streampose.frames import Part
 from streampose.kinds import CHECKPOINTS, SINKS, SWITCH
 from streampose.options import Option, options_of
+from streampose.picker import part_of
 
 
 def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
@@ -49,3 +51,9 @@ def _type_of(option: Option) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error).removeprefix(f"{option.flag}: ")) from error
 
     return parse
+
+
+def given_part(arguments: argparse.Namespace) -> Part:
+    """Return the part of a recording, or of recorded poses, that the flags name. Raises `UsageError`."""
+    given = vars(arguments)
+    return part_of(given.get("start_s"), given.get("end_s"), given.get("every", 1))

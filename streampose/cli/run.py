@@ -29,12 +29,13 @@ EXAMPLES = """\
 examples:
   streampose run demo --to out/demo.mp4 --to out/poses.jsonl
   streampose run clip.mp4 --to window
+  streampose run clip.mp4 --start 10s --end 1m20s --to part.mp4 --to part.jsonl
   streampose run 0 --to window
   streampose run cam1=rtsp://host/1 cam2=rtsp://host/2 --to 'rtmp://host/live/{source}' --to '{source}.jsonl'
   streampose run photos/ --to drawn/ --to photos.jsonl --boxes --labels
   streampose run clip.mp4 --to out.mkv --pose usyd-community/vitpose-plus-base --detector PekingU/rtdetr_r50vd_coco_o365
 """
-DURATIONS = "T is a duration: a number of seconds, or a number with a unit, such as 30s, 10m or 1h."
+DURATIONS = "T is a duration: a number of seconds, or a number with a unit, such as 30s, 1m20s or 1h."
 SOURCES = (
     "a video file, a still, a folder or glob pattern of stills, demo (the bundled clip), a camera (0, /dev/video2), "
     "rtsp://, rtmp:// or http(s):// (including HLS), or - for a video on standard input; repeatable; NAME=SOURCE gives "

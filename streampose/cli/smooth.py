@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from streampose.cli.flags import add_flags
+from streampose.cli.flags import add_flags, given_part
 from streampose.cli.terminal import say
 
 
@@ -30,6 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     from streampose.records.smooth import smooth_poses
 
     overwrite = vars(arguments).get("overwrite", False)
-    done = smooth_poses(Path(arguments.poses), Path(arguments.to), overwrite=overwrite)
+    done = smooth_poses(Path(arguments.poses), Path(arguments.to), overwrite=overwrite, part=given_part(arguments))
     say(f"written  {done}")
     return 0

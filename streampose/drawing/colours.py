@@ -9,21 +9,18 @@ import numpy.typing as npt
 import supervision as sv
 
 from streampose.frames import NO_TRACK, People, Skeleton
+from streampose.palette import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, YELLOW
 
-# Okabe and Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/: distinguishable with any colour vision.
-_ORANGE, _SKY_BLUE, _GREEN, _YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
-_BLUE, _VERMILLION, _PURPLE = "#0072b2", "#d55e00", "#cc79a7"
-
-_MIDDLE = _YELLOW
-_LEFT, _LEFT_LEG = _SKY_BLUE, _BLUE
-_RIGHT, _RIGHT_LEG = _ORANGE, _VERMILLION
+_MIDDLE = YELLOW
+_LEFT, _LEFT_LEG = SKY_BLUE, BLUE
+_RIGHT, _RIGHT_LEG = ORANGE, VERMILLION
 _LEG_WORDS = ("leg", "hip", "thigh", "knee", "shin", "calf", "ankle", "foot", "heel", "toe")
 
 RIM = "#202020"
 """The colour of a one-pixel rim around lines and points. Without a rim, no colour stands out from every background."""
 
-UNTRACKED = _GREEN
-TRACKED = (_SKY_BLUE, _ORANGE, _PURPLE, _YELLOW, _BLUE, _VERMILLION)
+UNTRACKED = GREEN
+TRACKED = (SKY_BLUE, ORANGE, PURPLE, YELLOW, BLUE, VERMILLION)
 TAG_COLORS = sv.ColorPalette.from_hex([*TRACKED, UNTRACKED])
 
 # The ViTPose documentation's colours for COCO's points and edges; see `Annotator`.

@@ -14,13 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streampose.errors import UsageError
 from streampose.frames import People
-from streampose.people.names import plain_names
+from streampose.people.names import SIDES, meant_by, plain_names
 
 Float64 = npt.NDArray[np.float64]
 
-SIDES = ("left", "right")
 MOST_DEVIATION = 104.0
 """Standard deviation in degrees of an angle of which nothing is known: 360 / sqrt(12)."""
 
@@ -150,6 +148,8 @@ class AngleMeter:
             if number_of.keys() >= set(pair):
                 one, other = (number_of[name] for name in pair)
                 self._correlations[[one, other], [other, one]] = CORRELATION
+        self.limits = tuple((-180.0, 180.0) if one.is_signed else (one.offset, one.offset + 180) for one in chosen)
+        """The lowest and the highest possible value of each angle, in degrees."""
         self._is_level = np.array([one.second is None for one in chosen], np.bool_)
         self._starts = np.array([_weights((one.first[0],) * 2, number_of, (0, 1)) for one in chosen]).reshape(
             self._first.shape
@@ -222,14 +222,8 @@ def _weights(
 
 def _chosen(possible: Sequence[Definition], wanted: Sequence[str]) -> list[Definition]:
     """Return the wanted angles in the order of their definitions. Raises `UsageError`."""
-    known = {one.name for one in possible}
-    names: set[str] = set()
-    for name in wanted:
-        both = {name} | {f"{side}_{name}" for side in SIDES}
-        if not both & known:
-            raise UsageError(f"unknown angle {name!r}: this skeleton has {', '.join(one.name for one in possible)}")
-        # "trunk" is an angle of its own, "knee" stands for two.
-        names |= {name} if name in known else both & known
+    # "trunk" is an angle of its own, "knee" stands for two.
+    names = meant_by(wanted, [one.name for one in possible], "angle")
     return [one for one in possible if one.name in names]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from streampose.errors import UsageError
+
 # fmt: off
 COCO_NAMES = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -14,6 +16,7 @@ COCO_NAMES = (
 # fmt: on
 """The 17 keypoints of COCO, in its order."""
 
+SIDES = ("left", "right")
 _SIDES = {"l": "left", "r": "right"}
 
 
@@ -37,6 +40,30 @@ def side_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
         if "left" in words and right is not None:
             pairs.append((left, right))
     return tuple(pairs)
+
+
+def meant_by(wanted: Sequence[str], known: Sequence[str], thing: str) -> list[str]:
+    """Return the plain names in `known` that are wanted, in the order of `known`.
+
+    A name without a side, such as `knee`, means both sides, unless it is in `known` itself.
+
+    Args:
+        wanted: names in any usual spelling.
+        known: plain names.
+        thing: what the names are of, for the error: "angle".
+
+    Raises:
+        UsageError: a wanted name is not known.
+    """
+    meant: set[str] = set()
+    for name in wanted:
+        spellings = (name, plain_name(name))
+        found = {one for one in spellings if one in known}
+        found = found or {f"{side}_{one}" for side in SIDES for one in spellings} & set(known)
+        if not found:
+            raise UsageError(f"unknown {thing} {name!r}: this skeleton has {', '.join(known)}")
+        meant |= found
+    return [name for name in known if name in meant]
 
 
 def _words(name: str) -> tuple[str, ...]:

@@ -63,7 +63,8 @@ class DetectAndFollow:
         self._ahead = max(len(lanes), min(BATCH_FRAMES, ahead))
         self._followed = {}
         for number, lane in enumerate(lanes):
-            schedule = Spending(budget, number) if detect_every == "auto" else EveryNth(detect_every)
+            every = lane.source.info.part.every
+            schedule = Spending(budget, number) if detect_every == "auto" else EveryNth(detect_every * every)
             tracker = None if lane.source.info.stills else lane.tracker or Tracker(networks.skeleton)
             lane.tracks_in_turn = False
             follower = Follower(tracker, schedule, max_people=max_people)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streampose.errors import UsageError
+from streampose.frames import WHOLE, Part
 from streampose.records.formats import UNDERSTOOD, writer_of
-from streampose.records.poses import read_poses
+from streampose.records.poses import RecordedPoses
 from streampose.sinks.target import frames_and_size, make_folder, name_of
 
 
@@ -22,19 +23,22 @@ class Converted(NamedTuple):
     """Why the rest of the input could not be read; None if all of it was."""
 
 
-def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = False) -> Converted:
-    """Write a poses file in the format that the name `path` says. A file of hours needs little memory.
+def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = False, part: Part = WHOLE) -> Converted:
+    """Write a poses file, or the frames of it in `part`, in the format that the name `path` says. A file of hours needs
+    little memory.
 
     Raises:
-        UsageError: the source is not a poses file, the name says no format, or the output exists and `overwrite` is
-            False.
+        UsageError: the source is not a poses file, the name says no format, no frame is in the part, or the output
+            exists and `overwrite` is False.
         SinkError: the output cannot be written.
     """
     kind = writer_of(path)
     if kind is None:
         raise UsageError(f"unknown output {name_of(path)!r}: give {UNDERSTOOD}")
-    poses = read_poses(source)
+    poses = RecordedPoses(source, part)
     kind.check(path, overwrite=overwrite, source_path=poses.path)
+    if part != WHOLE:
+        next(poses.lines(), None)
     make_folder(path.parent, name_of(path))
     frames, damage = 0, None
     writer = kind(path, overwrite=overwrite)

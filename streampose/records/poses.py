@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from streampose.errors import UsageError
-from streampose.frames import NO_TRACK, Boxes, Float32, People, Skeleton
+from streampose.frames import NO_TRACK, WHOLE, Boxes, Float32, Part, People, Skeleton
+from streampose.options import check
 from streampose.people.names import side_pairs
+from streampose.picker import part_of
 from streampose.records.lines import matrices, read_lines
+from streampose.records.part import lines_of_part
 from streampose.records.tables import Columns, columns_by, needs
+from streampose.sinks.target import name_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from matplotlib.figure import Figure
+
+    from streampose.frames import Image
+    from streampose.records.plot import What
 
 BLOCK_FRAMES = 2000
 """Frames that are turned into columns at once."""
@@ -53,13 +61,14 @@ class RecordedPoses:
     table = poses.to_dataframe()
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Read the header.
+    def __init__(self, path: str | os.PathLike[str], part: Part = WHOLE) -> None:
+        """Read the header. The poses are those of the frames in `part`.
 
         Raises:
             UsageError: the file cannot be read, is not a poses file or has a format version of the future.
         """
         self.path = os.fspath(path)
+        self.part = part
         self.header, _ = read_lines(path)
         """The first line; see docs/formats.md."""
         self.skeleton = skeleton_of(self.header)
@@ -74,9 +83,9 @@ class RecordedPoses:
         """Iterate over the frames as they are in the file; see docs/formats.md.
 
         Raises:
-            UsageError: a line is damaged. An incomplete last line is skipped.
+            UsageError: a line is damaged, or no frame is in the part. An incomplete last line is skipped.
         """
-        return read_lines(self.path)[1]
+        return lines_of_part(read_lines(self.path)[1], self.part, name_of(self.path))
 
     def __iter__(self) -> Iterator[RecordedFrame]:
         for line in self.lines():
@@ -130,19 +139,78 @@ class RecordedPoses:
         arrow = needs("pyarrow")
         return arrow.concat_tables(map(arrow.table, self._columns(rows)))
 
+    def plot(
+        self,
+        what: What = "angles",
+        *,
+        person: int | Sequence[int] | None = None,
+        angles: str | Sequence[str] | None = None,
+        keypoints: str | Sequence[str] | None = None,
+        source_name: str | None = None,
+        frame: Image | None = None,
+        keypoint_threshold: float = 0.3,
+    ) -> Figure:
+        """Return a matplotlib figure; `figure.savefig("plot.png")` writes it. docs/numbers.md describes the plots.
+
+        Args:
+            what: `angles`, `keypoints` or `speed`: curves over time. `path`: where somebody went. `heatmap`: where
+                people were. `timeline`: when each person was there.
+            person: an identity, or several. None: for curves the person who is in most frames, otherwise everybody.
+            angles: names of angles, such as `left_knee`, or `knee` for both sides. None: knee, hip, elbow, shoulder.
+            keypoints: names of keypoints in the same way. None: for keypoints wrist and ankle, otherwise the person as
+                a whole.
+            source_name: one of the sources, if the file has several.
+            frame: (H, W, 3) uint8 BGR, a frame to draw a path or a heat map on.
+            keypoint_threshold: keypoints with a lower score are gaps.
+
+        Raises:
+            UsageError: there is no such person, angle, keypoint or source, nobody has an identity, or a line is
+                damaged.
+        """
+        from streampose.records.plot import Plot
+
+        plot = Plot(
+            self,
+            what,
+            person=person,
+            angles=angles,
+            keypoints=keypoints,
+            source_name=source_name,
+            keypoint_threshold=keypoint_threshold,
+        )
+        if plot.damage is not None:
+            raise plot.damage
+        return plot.draw(frame)
+
     def _columns(self, rows: str) -> list[Columns]:
         """Return the columns of a table, block by block; of a file without frames, a block without rows."""
         columns = columns_by(rows)
         return [columns(block, self.skeleton.names) for block in self.blocks()] or [columns([], self.skeleton.names)]
 
 
-def read_poses(path: str | os.PathLike[str]) -> RecordedPoses:
+def read_poses(
+    path: str | os.PathLike[str], *, start_s: float | None = None, end_s: float | None = None, every: int = 1
+) -> RecordedPoses:
     """Open a poses file, as `--to poses.jsonl` writes it.
 
+    Args:
+        path: the file.
+        start_s: leave out the frames before this time of their source, in seconds.
+        end_s: leave out this time and everything behind it.
+        every: keep the first and then every Nth frame of each source.
+
     Raises:
-        UsageError: the file cannot be read, is not a poses file or has a format version of the future.
+        UsageError: the file cannot be read, is not a poses file or has a format version of the future, or the part is
+            empty.
     """
-    return RecordedPoses(path)
+    given = {"start_s": start_s, "end_s": end_s, "every": every}
+    return RecordedPoses(path, part_of(**check(given, given)))
+
+
+def no_identities(path: str | os.PathLike[str], version: int) -> UsageError:
+    """Return the error for a file in which nobody has an identity, where identities are needed."""
+    why = "it has format 1" if version == 1 else "it is of stills, or the run had none"
+    return UsageError(f"{name_of(path)} has no identities ({why}): run streampose again on the video, with them")
 
 
 def skeleton_of(header: dict[str, Any]) -> Skeleton:

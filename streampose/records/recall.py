@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from streampose.errors import SourceError, UsageError, describe
-from streampose.frames import Frame
+from streampose.frames import WHOLE, Frame, Part
 from streampose.records.poses import RecordedFrame, RecordedPoses
 from streampose.sinks.target import name_of
 
@@ -19,14 +20,16 @@ class Recall:
     Call `find` for each frame of the clip in order, then `finish`.
     """
 
-    def __init__(self, poses: RecordedPoses, clip: str, source: str | None = None) -> None:
+    def __init__(self, poses: RecordedPoses, clip: str, source: str | None = None, part: Part = WHOLE) -> None:
         """Read nothing yet.
 
         Args:
             poses: the file.
             clip: the clip as the user wrote it, for messages.
             source: the name of the clip's source in the file; None if the file has only one source.
+            part: the part of the clip whose frames are drawn. The file may have the others as well.
         """
+        self._part = part
         self._poses = poses
         self._clip = clip
         self._source = source
@@ -49,6 +52,8 @@ class Recall:
         """
         if self._next is None:
             self._next = self._read()
+        while self._next is not None and self._next.index < frame.index:  # not in the part of the clip
+            self._next = self._read()
         if self._next is None:
             known = f"it ends with frame {self._last}" if self._last >= 0 else self._without_frames()
             raise SourceError(f"{self._name} does not cover {self._clip}: {known}, and the rest was not drawn")
@@ -68,7 +73,8 @@ class Recall:
         Raises:
             UsageError: the file has more frames than the clip, or is damaged after them.
         """
-        if self._next is not None or self._read() is not None:
+        is_whole = self._part.every == 1 and self._part.end_s == inf
+        if is_whole and (self._next is not None or self._read() is not None):
             raise UsageError(
                 f"{self._name} is not of {self._clip}: it has frame {self._last}, and the clip only {frames} frames; "
                 "name the clip that the poses were found in"

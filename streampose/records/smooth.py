@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streampose.errors import SourceError, StreamposeError, UsageError, describe, wrapped
-from streampose.frames import People
+from streampose.frames import WHOLE, Part, People
 from streampose.people.both_ways import AHEAD_S, Timed, TwoWaySmoother
 from streampose.records.lines import line_of, pixels, read_lines
-from streampose.records.poses import people_of
+from streampose.records.part import LinePicker
+from streampose.records.poses import no_identities, people_of
 from streampose.sinks.lines import LineFile
 from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle
 
@@ -53,21 +54,28 @@ class Smoothed:
 
 
 def smooth_poses(
-    source: Path, target: Path, *, overwrite: bool = False, lines_per_look: int = LINES_PER_LOOK
+    source: Path,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    part: Part = WHOLE,
+    lines_per_look: int = LINES_PER_LOOK,
 ) -> Smoothed:
     """Write a poses file again, with the keypoints of everybody who has an identity smoothed under `smoothed`.
 
-    Everything else stays as it is. An incomplete last line is left out.
+    Everything else stays as it is. An incomplete last line is left out. If only a part is written, the frames around it
+    and between its frames are smoothed as well, so the result does not depend on the part.
 
     Args:
         source: the poses file.
         target: the `.jsonl` file to write.
         overwrite: whether to replace `target`.
+        part: the frames to write.
         lines_per_look: see `LINES_PER_LOOK`. The result does not depend on it.
 
     Raises:
-        UsageError: `source` is not a poses file, or has people but no identities; `target` is no valid name, exists,
-            or is `source`.
+        UsageError: `source` is not a poses file, has people but no identities, or no frame in the part; `target` is no
+            valid name, exists, or is `source`.
         SourceError: `source` is damaged. The frames before the damage were written.
         SinkError: writing failed.
     """
@@ -77,6 +85,7 @@ def smooth_poses(
     check_file(target, overwrite=overwrite, source_path=str(source))
     head, _ = read_lines(source)
     _check_identities(source, head["format"])
+    _check_part(source, part)
     make_folder(target.parent, name)
     done = Smoothed(name)
     lines = _Lines(source)
@@ -84,10 +93,12 @@ def smooth_poses(
     try:
         file.append(line_of(head))
         ids = set()
+        picker = LinePicker(part, name_of(source))
         for line in _smoothed(_blocks(lines, lines_per_look)):
-            file.append(line_of(line.frame))
-            done.frames += 1
-            ids |= {(line.source, person["id"]) for person in line.persons}
+            if picker.takes(line.frame):
+                file.append(line_of(line.frame))
+                done.frames += 1
+                ids |= {(line.source, person["id"]) for person in line.persons}
     except OSError as error:
         raise failed(name, error) from error
     finally:
@@ -107,8 +118,14 @@ def _check_identities(source: Path, version: int) -> None:
             return
         has_people = has_people or bool(line.frame["people"])
     if has_people:
-        why = "it has format 1" if version == 1 else "it is of stills, or the run had none"
-        raise UsageError(f"{name_of(source)} has no identities ({why}): run streampose again on the video, with them")
+        raise no_identities(source, version)
+
+
+def _check_part(source: Path, part: Part) -> None:
+    """Raise `UsageError` if no frame is in the part."""
+    picker = LinePicker(part, name_of(source))
+    if not any(picker.takes(line.frame) for line in _Lines(source)):
+        picker.check()
 
 
 class _Lines:

@@ -58,6 +58,8 @@ class WindowSettings:
     title: str = "streampose"
     mirror: bool | None = None
     """Show pictures mirrored; None mirrors only cameras of this machine."""
+    speed: float = 1.0
+    """Speed of a recording that has the window for itself, relative to its own pace."""
     fullscreen: bool = False
 
 

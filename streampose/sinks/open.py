@@ -46,6 +46,7 @@ def open_sinks(
     *,
     overwrite: bool = False,
     segment_s: float | None = None,
+    speed: float = 1.0,
     window: WindowSettings = WindowSettings(),  # noqa: B008 - it is frozen
 ) -> list[list[Sink]]:
     """Return the sinks of each source, made by `open_sink`. Each target belongs to one source or is shared.
@@ -54,7 +55,7 @@ def open_sinks(
         opened: the exit stack that closes the sinks.
         sources: the sources of the run.
         wanted: the requested sinks of each source.
-        overwrite, segment_s, window: see `open_sink`.
+        overwrite, segment_s, speed, window: see `open_sink`.
 
     Raises:
         UsageError, SinkError: see `open_sink`; also if two sources have the same name or two sinks the same target.
@@ -77,6 +78,8 @@ def open_sinks(
         text = fill_in(os.fspath(sink), source.source_id)
         if "\0" in text:
             raise UsageError(f"cannot write to {text!r}: a name has no null character")
+        if text == "window" and speed != 1 and (several or source.is_live):
+            raise UsageError("window: `speed` applies only to a single recording: other frames are shown as they come")
         if several and text in _SHARED:
             if text not in shared:
                 shared[text] = _SHARED[text](sum(text in some for some in wanted), window)
@@ -91,6 +94,7 @@ def open_sinks(
             overwrite=overwrite,
             source_path=source.place,
             segment_s=segment_s,
+            speed=speed,
             window=window,
             give_up_after_s=0.0 if is_alone and not several else None,
         )
@@ -133,6 +137,7 @@ def open_sink(
     source_path: str | None = None,
     window: WindowSettings = WindowSettings(),  # noqa: B008 - it is frozen
     segment_s: float | None = None,
+    speed: float = 1.0,
     give_up_after_s: float | None = None,
 ) -> Sink:
     """Return the sink that `text` names, checked but not yet opened. Nothing on disk changes.
@@ -144,6 +149,7 @@ def open_sink(
         window: how a window opens.
         segment_s: start a new video file every `segment_s` seconds; other sinks ignore it. A video file with this
             option, or with `{time}` in its name, is a `SegmentsSink`.
+        speed: speed of the frames of video files, relative to the source. Live streams have no other speed.
         give_up_after_s: how long a live stream may wait for its first connection, see `PublishSink`.
 
     Raises:
@@ -161,6 +167,8 @@ def open_sink(
         if url[1].lower() not in SCHEMES:
             streams, shown = ", ".join(f"{scheme}://" for scheme in SCHEMES), redact_address(target)
             raise UsageError(f"cannot write to {shown}: a live stream needs {streams}; other outputs are files")
+        if speed != 1:
+            raise UsageError(f"cannot write to {redact_address(target)}: `speed` applies only to files and the window")
         return PublishSink(target, give_up_after_s=give_up_after_s)
 
     if "://" in target:
@@ -173,11 +181,11 @@ def open_sink(
     if target.endswith(("/", os.sep)) and not (kind is not None and kind.is_folder):
         return StillsSink(path, overwrite=overwrite, source_path=source_path)
     if suffix in VIDEO_FORMATS and (segment_s is not None or "{time}" in target):
-        return SegmentsSink(path, segment_s=segment_s)
+        return SegmentsSink(path, segment_s=segment_s, speed=speed)
     if "{time}" in target:
         raise UsageError(f"{target}: {{time}} works only in names of video files ({' '.join(VIDEO_FORMATS)})")
     if suffix in VIDEO_FORMATS:
-        return VideoFileSink(path, overwrite=overwrite, source_path=source_path)
+        return VideoFileSink(path, overwrite=overwrite, source_path=source_path, speed=speed)
     if suffix == ".jsonl":
         return KeypointsSink(path, overwrite=overwrite, source_path=source_path)
     if kind is not None:

@@ -27,13 +27,14 @@ class SegmentsSink(Sink):
     loses the last seconds of the last file, see `VideoFileSink`.
     """
 
-    def __init__(self, template: Path, *, segment_s: float | None = None) -> None:
+    def __init__(self, template: Path, *, segment_s: float | None = None, speed: float = 1.0) -> None:
         """Check `template`, whose suffix is one of `VIDEO_FORMATS`.
 
         Args:
             template: path of the files.
             segment_s: segment length in seconds. A new file starts with the first frame at or after each multiple of
                 this length, counted from the first frame. None writes a single file.
+            speed: speed of the files' frames, relative to the source.
 
         Raises:
             UsageError, SinkError: no file can be written at this path.
@@ -44,6 +45,7 @@ class SegmentsSink(Sink):
         check_folder(template.parent, self.text)
         self._template = str(template)
         self._segment_s = segment_s
+        self._speed = speed
         self._run: RunInfo | None = None
         self._file: VideoFileSink | None = None
         self._path = template
@@ -60,7 +62,7 @@ class SegmentsSink(Sink):
         self._template = self._template.replace("{source}", run.source.source_id)
         if run.source.has_sound:
             log.warning("%s: segments are written without sound", self.text)
-        self._run = replace(run, source=replace(run.source, path=None, has_sound=False))
+        self._run = replace(run, source=replace(run.source, path=None, has_sound=False, begins_s=0.0))
         make_folder(with_time(self._template).parent, self.text)
 
     def write(self, result: Result) -> None:
@@ -99,7 +101,7 @@ class SegmentsSink(Sink):
 
     def _begin_file(self, pts_s: float) -> None:
         path = unused(with_time(self._template))
-        self._file, self._path, self._start_pts_s = VideoFileSink(path), path, pts_s
+        self._file, self._path, self._start_pts_s = VideoFileSink(path, speed=self._speed), path, pts_s
         if self._run is not None:  # otherwise the file's `write` reports that it is not open
             self._file.open(self._run)
         self._segments += 1

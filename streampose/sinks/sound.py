@@ -52,9 +52,12 @@ class _Track:
 class Sound:
     """Copies the sound tracks of one recording into a container. Damage in the recording ends the copy silently."""
 
-    def __init__(self, path: str, output: OutputContainer, name: str) -> None:
+    def __init__(
+        self, path: str, output: OutputContainer, name: str, *, begins_s: Fraction = Fraction(0), end_s: float = inf
+    ) -> None:
         """Add the sound tracks of the recording at `path` to `output`, before its encoding starts.
 
+        Only the sound from `begins_s` to `end_s` of the recording is copied, and it starts at 0; otherwise times stay.
         A track that the container cannot hold is omitted with a warning that names the file as `name`. Raises
         `av.FFmpegError` if the recording cannot be opened.
         """
@@ -82,11 +85,13 @@ class Sound:
                     self._tracks[stream.index] = _add(stream, output, first[stream.index])
                 except (av.FFmpegError, ValueError) as error:
                     log.warning("%s: omitting the %s sound: %s", name, codec, describe(error))
+        self._begins_s = begins_s
+        self._end_s = end_s - float(begins_s)
         self._packets = self._read()
         self._waiting: tuple[float, Packet[Stream]] | None = None
 
     def copy_until(self, time_s: float) -> None:
-        """Copy the packets that start before `time_s` of the recording's time."""
+        """Copy the packets that start before `time_s` in the output."""
         for _, packet in self._before(time_s):
             self._copy(packet)
 
@@ -97,9 +102,9 @@ class Sound:
             if packet.stream.index not in self._tracks:
                 if time_s > end_s + CUT_AFTER_S:
                     return
-            elif time_s < end_s:
+            elif time_s < min(end_s, self._end_s):
                 self._copy(packet)
-            else:
+            elif time_s < self._end_s:
                 behind.append(packet)
         for packet in behind:
             self._copy(packet)
@@ -113,12 +118,12 @@ class Sound:
         if not self._tracks:
             return
         video = video_stream(self._input, Reading())
-        parts = _Parts(video, late_start_s(self._input))
+        parts = _Parts(video, late_start_s(self._input) + self._begins_s)
         try:
             for packet in packets_of(self._input, *(self._input.streams[index] for index in self._tracks), video):
                 for shifted in parts.placed(packet):
                     time_s = _time_s(shifted)
-                    if time_s is not None:
+                    if time_s is not None and (time_s >= 0 or not self._begins_s):
                         yield time_s, shifted
         except av.FFmpegError as error:
             log.debug("sound ends early because the recording is damaged: %s", describe(error))
@@ -174,7 +179,7 @@ class _Parts:
         self._part: dict[int, int] = {}
         self._last_s: dict[int, Fraction] = {}
         """Per stream: the number of its current part, and the time of its latest packet in that part."""
-        self._end_s = Fraction(0)
+        self._end_s = -start_s
         """End of the video so far, in shifted time."""
         self._early: deque[tuple[int, Packet[Stream]]] = deque(maxlen=MAX_EARLY_PACKETS)
         """Sound of a part whose video has not started."""

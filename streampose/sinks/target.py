@@ -168,5 +168,10 @@ def failed(name: str, error: OSError) -> SinkError:
 
 def frames_and_size(name: str, frames: int, size_bytes: int, *, broken_off: bool = False) -> str:
     """Return the summary of a file, such as `out/demo.mp4: 200 frames, 2.1 MB` or `out/demo.mp4: cut off after ...`."""
-    size = f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
-    return f"{name}: {'cut off after ' if broken_off else ''}{frames} {'frame' if frames == 1 else 'frames'}, {size}"
+    count = f"{frames} {'frame' if frames == 1 else 'frames'}"
+    return f"{name}: {'cut off after ' if broken_off else ''}{count}, {size_text(size_bytes)}"
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size such as `2.1 MB`."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"

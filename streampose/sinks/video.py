@@ -45,6 +45,9 @@ maximum, x264's default, is for containers that claim thousands of frames per se
 _MAX_STEP = 2**31 - 1
 """Ticks between two frames that MP4 and MOV can hold."""
 
+_MAX_DENOMINATOR = 1000
+"""Speeds are rounded to fractions of whole numbers up to this one, so that ticks stay exact."""
+
 _FAILURES = (av.FFmpegError, OSError, ValueError)
 """Errors that PyAV raises: `av.FFmpegError` (some are also OSErrors), and ValueError for values that PyAV rejects."""
 
@@ -53,22 +56,28 @@ class VideoFileSink(Sink):
     """An H.264 video file, 4:2:0, encoded with the settings in `ENCODER`.
 
     The file keeps the source's timestamps, including variable frame rates and a start time other than zero. They are
-    exact to the tick in MP4 and MOV, and to the container's millisecond in Matroska. Sound of a video-file source is
-    copied packet by packet; a codec that the container cannot hold is omitted with a warning. 4:2:0 needs even sizes,
-    so an odd width or height grows by one by repeating the last column or row. Frames with another size than the first
-    are fitted into it with black borders.
+    exact to the tick in MP4 and MOV, and to the container's millisecond in Matroska. A part of a recording begins at
+    0. Sound of a video-file source is copied packet by packet; a codec that the container cannot hold is omitted with a
+    warning. 4:2:0 needs even sizes, so an odd width or height grows by one by repeating the last column or row. Frames
+    with another size than the first are fitted into it with black borders.
 
     A killed run leaves a readable file without its last two or three seconds: MP4 and MOV are written as fragments and
     become ordinary files when closed. The file is created with the first frame: a run without frames creates no file
     and leaves an existing one unchanged.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False, source_path: str | None = None) -> None:
-        """Check `path`, whose suffix is one of `VIDEO_FORMATS`. Raises `UsageError` and `SinkError`."""
+    def __init__(
+        self, path: Path, *, overwrite: bool = False, source_path: str | None = None, speed: float = 1.0
+    ) -> None:
+        """Check `path`, whose suffix is one of `VIDEO_FORMATS`. Raises `UsageError` and `SinkError`.
+
+        `speed` is that of the file's frames, relative to the source. If it is not 1, the file has no sound.
+        """
         super().__init__(name_of(path))
         check_file(path, overwrite=overwrite, source_path=source_path)
         self._path = path
         self._overwrite = overwrite
+        self._speed = Fraction(speed).limit_denominator(_MAX_DENOMINATOR)
         self._source: SourceInfo | None = None
         self._file: _VideoFile | None = None
         self._failed = False
@@ -90,7 +99,7 @@ class VideoFileSink(Sink):
         try:
             if self._file is None:
                 os.close(create(self._path, overwrite=self._overwrite))
-                self._file = _VideoFile(self._path, image, result.frame.pixel_aspect, self._source)
+                self._file = _VideoFile(self._path, image, result.frame.pixel_aspect, self._source, self._speed)
             self._file.add(image, result.frame.pixel_aspect, result.frame.pts_s)
         except _FAILURES as error:
             self._failed = True
@@ -131,13 +140,19 @@ def _failed(name: str, error: Exception) -> SinkError:
 class _VideoFile:
     """An open container with its encoder and its sound. Raises PyAV's own errors, which `_FAILURES` lists."""
 
-    def __init__(self, path: Path, image: Image, pixel_aspect: Fraction, source: SourceInfo) -> None:
+    def __init__(
+        self, path: Path, image: Image, pixel_aspect: Fraction, source: SourceInfo, speed: Fraction = Fraction(1)
+    ) -> None:
         height, width = image.shape[:2]
         self._canvas = Canvas(width, height, pixel_aspect, source.colours)
-        self._time_base = source.time_base
-        self._frame_s = 1 / source.fps if source.fps else 0.0
+        self._begins_s = source.begins_s
+        self._ticks = source.time_base
+        self._time_base = source.time_base / speed
+        """Seconds per tick in the source and in the file. Frames have the same ticks in both."""
+        fps = source.fps and source.fps * float(speed)
+        self._frame_s = 1 / fps if fps else 0.0
         # Without a frame rate, a keyframe interval in frames does not correspond to a time.
-        self._keyframes_by_time = not source.fps
+        self._keyframes_by_time = not fps
         self._keyframe_s = float("-inf")
         self._since_keyframe = 0
         self._last_pts: int | None = None
@@ -146,22 +161,22 @@ class _VideoFile:
         # The prefix stops FFmpeg from treating a name with a colon as a protocol.
         self._has_max_step = format_name != "matroska"
         self._container = av.open(
-            f"file:{path}", "w", format=format_name, options=_options(format_name, source.time_base)
+            f"file:{path}", "w", format=format_name, options=_options(format_name, self._time_base)
         )
-        self._encoder = self._add_encoder(source.fps)
-        self._sound = _sound_of(source, self._container, name_of(path))
+        self._encoder = self._add_encoder(fps)
+        self._sound = _sound_of(source, self._container, name_of(path), speed)
         self._container.start_encoding()
 
     def can_hold(self, pts_s: float) -> bool:
         """Return whether a frame at `pts_s` can follow the latest one."""
-        step = 0 if self._last_pts is None else round(pts_s / self._time_base) - self._last_pts
+        step = 0 if self._last_pts is None else self._tick(pts_s) - self._last_pts
         return step <= _MAX_STEP or not self._has_max_step
 
     def add(self, image: Image, pixel_aspect: Fraction, pts_s: float) -> None:
-        """Encode `image` at `pts_s`, after copying the sound that precedes it."""
+        """Encode `image` at the source's time `pts_s`, after copying the sound that precedes it."""
+        pts = self._tick(pts_s)
         if self._sound is not None:
-            self._sound.copy_until(pts_s)
-        pts = round(pts_s / self._time_base)
+            self._sound.copy_until(float(pts * self._time_base))
         if self._last_pts is not None:
             pts = max(pts, self._last_pts + 1)  # the muxer accepts only increasing times
         self._last_pts = pts
@@ -169,15 +184,19 @@ class _VideoFile:
         frame = self._canvas.frame(image, pixel_aspect)
         frame.pts = pts
         frame.time_base = self._time_base
-        if self._keyframes_by_time and self._is_keyframe_due(pts_s):
+        if self._keyframes_by_time and self._is_keyframe_due(float(pts * self._time_base)):
             frame.pict_type = PictureType.I
         self._container.mux(self._encoder.encode(frame))
 
-    def _is_keyframe_due(self, pts_s: float) -> bool:
+    def _tick(self, pts_s: float) -> int:
+        """Return the time in the file of a time in the source."""
+        return round((pts_s - self._begins_s) / self._ticks)
+
+    def _is_keyframe_due(self, time_s: float) -> bool:
         self._since_keyframe += 1
-        if pts_s - self._keyframe_s < FRAGMENT_S or 0 < self._since_keyframe < MIN_FRAGMENT_FRAMES:
+        if time_s - self._keyframe_s < FRAGMENT_S or 0 < self._since_keyframe < MIN_FRAGMENT_FRAMES:
             return False
-        self._keyframe_s, self._since_keyframe = pts_s, 0
+        self._keyframe_s, self._since_keyframe = time_s, 0
         return True
 
     def finish(self) -> None:
@@ -203,14 +222,19 @@ class _VideoFile:
         return stream
 
 
-def _sound_of(source: SourceInfo, output: OutputContainer, name: str) -> Sound | None:
+def _sound_of(source: SourceInfo, output: OutputContainer, name: str, speed: Fraction) -> Sound | None:
     """Return the object that copies a recording's sound into `output`; None, with a warning, if it cannot be copied."""
+    if speed != 1:
+        if source.has_sound:
+            log.warning("%s: omitting the sound, because `speed` is not 1", name)
+        return None
     if source.path is None:
         if source.has_sound:
             log.warning("%s: omitting the sound of %s: only the sound of files is copied", name, source.text)
         return None
     try:
-        return Sound(source.path, output, name)
+        begins_s = Fraction(source.begins_s).limit_denominator(source.time_base.denominator)
+        return Sound(source.path, output, name, begins_s=begins_s, end_s=source.part.end_s)
     except av.FFmpegError as error:  # a sound failure must never stop the video
         log.warning("%s: omitting the sound: %s", name, describe(error))
         return None

@@ -92,9 +92,9 @@ class _ViewSink(Sink):
 class WindowSink(_ViewSink):
     """A window that shows one source.
 
-    A recording is shown at its own pace: each frame waits until it is due, counted from the previous frame. No frame is
-    skipped if the networks are slower. Frames of a live source are shown as they arrive; a paused window leaves them
-    out, while the other sinks go on. A single still is shown until the user quits.
+    A recording is shown at its own pace, times the speed in the settings: each frame waits until it is due, counted
+    from the previous frame. No frame is skipped if the networks are slower. Frames of a live source are shown as they
+    arrive; a paused window leaves them out, while the other sinks go on. A single still is shown until the user quits.
     """
 
     def __init__(self, settings: WindowSettings | None = None) -> None:
@@ -102,6 +102,7 @@ class WindowSink(_ViewSink):
         settings = settings or WindowSettings()
         view = View(mirror=settings.mirror)
         super().__init__(Desk(_Whole(view), settings), view)
+        self._speed = settings.speed
         self._shown_pts_s = 0.0
         self._due_s: float | None = None
         """When the latest frame was due; None before the first one."""
@@ -117,7 +118,7 @@ class WindowSink(_ViewSink):
             return desk.stay_until(0.0)
         if self._due_s is not None and not source.is_live:
             # Count from the previous frame, so that frames after a late one are never shown faster than recorded.
-            self._due_s = max(self._due_s + pts_s - self._shown_pts_s, time.monotonic())
+            self._due_s = max(self._due_s + (pts_s - self._shown_pts_s) / self._speed, time.monotonic())
             if not desk.stay_until(self._due_s):
                 return False
             if desk.is_paused:

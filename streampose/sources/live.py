@@ -13,6 +13,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from math import inf
 
 import cv2  # noqa: F401 - import before av, or windows hang: see sinks/display.py
 
@@ -24,6 +25,7 @@ from av.video.stream import VideoStream
 from streampose.errors import SourceError
 from streampose.frames import Captured, Frame, SourceInfo
 from streampose.meter import Drop
+from streampose.picker import Picker
 from streampose.sources.connection import Connection
 from streampose.sources.convert import FrameConverter, colours_of, ffmpeg_reason
 from streampose.sources.decode import Lost, video_stream
@@ -42,10 +44,29 @@ _FRAME_WITHIN_S = 20.0
 """A connection is lost if no frame can be decoded for this long. Some cameras send a keyframe only every 10 s."""
 
 
+_END_GRACE_S = 2.0
+"""A source ends this long after the end of its part even if no frame arrives."""
+
+
+class _Stop(threading.Event):
+    """An event that sets itself at a time."""
+
+    at_s = inf
+    """Time of `time.monotonic()` at which it counts as set."""
+
+    def is_set(self) -> bool:
+        return super().is_set() or time.monotonic() >= self.at_s
+
+    def wait(self, timeout: float | None = None) -> bool:
+        left_s = max(0.0, self.at_s - time.monotonic())
+        limits_s = [limit_s for limit_s in (timeout, left_s) if limit_s is not None and limit_s < inf]
+        return super().wait(min(limits_s, default=None)) or self.is_set()
+
+
 class LiveSource(Source):
     """A camera or stream. It connects when its frames are first requested and reconnects after every disconnect.
 
-    `meter.captured` counts every decoded frame, so captured = yielded + dropped as stale.
+    `meter.captured` counts every decoded frame of the part, so captured = yielded + dropped as stale.
     """
 
     def __init__(
@@ -87,6 +108,7 @@ class LiveSource(Source):
             frame_count=None,
             is_live=True,
             is_camera=endpoint.is_camera,
+            part=reading.part,
         )
         self._endpoint = endpoint
         self._outage = Outage(give_up_after_s, time.monotonic())
@@ -95,7 +117,8 @@ class LiveSource(Source):
         self._read_timeout_s = endpoint.read_timeout_s if read_timeout_s is None else read_timeout_s
         self._timing = Timing(freshness_s)
         self._index = 0
-        self._stop = threading.Event()
+        self._picker = Picker(reading.part)
+        self._stop = _Stop()
         self._run = self._connections()
 
     def captures(self) -> Iterator[Captured]:
@@ -181,10 +204,15 @@ class LiveSource(Source):
             pts_s, behind_s = self._timing.place(frame.pts if has_clock else None, time.monotonic())
             if behind_s < 0 and is_paced and self._stop.wait(-behind_s):
                 return
-            self.meter.captured()
+            if self._picker.is_over(pts_s):
+                return
             if is_first:
                 is_first = False
                 self._went_live(stream, frame)
+            if not self._picker.takes(pts_s):
+                self._index += 1
+                continue
+            self.meter.captured()
             if behind_s > self._freshness_s:
                 self.meter.dropped(Drop.STALE)
                 continue
@@ -205,14 +233,17 @@ class LiveSource(Source):
             self.info,
             width=frame.width,
             height=frame.height,
-            fps=float(rate) if rate else None,
+            fps=float(rate) / self.info.part.every if rate else None,
             has_sound=len(stream.container.streams.audio) > 0,
             colours=colours_of(frame),
         )
         if self._outage.was_live:
             self.meter.reconnected()
             _log.info("%s has reconnected", self.info.source_id)
-        self._outage.over(time.monotonic())
+        now_s = time.monotonic()
+        if self._stop.at_s == inf:
+            self._stop.at_s = now_s + self.info.part.end_s + _END_GRACE_S
+        self._outage.over(now_s)
         self.meter.state = "live"
 
     def _decoded(self, connection: Connection, stream: VideoStream, *, ends: bool) -> Iterator[VideoFrame]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from streampose.addresses import redact_address
 from streampose.errors import SourceError, UsageError, describe
 from streampose.inputs import Input, checked
+from streampose.picker import part_of
 from streampose.sources.animation import Animation, frame_count
 from streampose.sources.connection import Connection
 from streampose.sources.decode import Lost
@@ -64,7 +65,8 @@ def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = No
         spelled = os.fspath(one.source)
     if not spelled:
         raise UsageError(f"an empty source: give {_READABLE}")
-    reading = Reading(one.stream, one.max_height, one.max_pixels)
+    part = part_of(one.start_s, one.end_s, one.every)
+    reading = Reading(one.stream, one.max_height, one.max_pixels, part)
     if not isinstance(one.source, os.PathLike):
         if spelled == DEMO:
             from streampose.networks.checkpoints import demo_clip
@@ -92,6 +94,10 @@ def _open_stream(text: str, one: Input, reading: Reading) -> Source:
     source_id = one.name or endpoint.source_id
 
     def live(connection: Connection | None = None) -> LiveSource:
+        if reading.part.start_s > 0:
+            if connection is not None:
+                connection.release()
+            raise UsageError(f"{endpoint.text} is live: `start_s` applies only to recordings")
         return LiveSource(
             endpoint,
             source_id,
@@ -146,8 +152,8 @@ def _open_path(spelled: str, name: str | None, reading: Reading) -> Source:
     source_id = name or file_safe(path.stem)
     if path.suffix.lower() in STILL_SUFFIXES or is_heif(path):
         if frame_count(path) > 1:
-            return Animation(path, spelled, source_id, reading.max_pixels)
-        return Stills([path], path.parent, spelled, source_id, reading.max_pixels)
+            return Animation(path, spelled, source_id, reading)
+        return Stills([path], path.parent, spelled, source_id, reading)
     return VideoFile(path, spelled, source_id, reading)
 
 
@@ -157,9 +163,7 @@ def _open_stills(
     if not files:
         raise SourceError(f"{spelled}: no stills found (recognized by suffix: {' '.join(sorted(STILL_SUFFIXES))})")
     folder = folder or Path(os.path.commonpath([p.parent for p in files]))
-    return Stills(
-        sorted(files, key=_natural), folder, spelled, name or file_safe(folder.resolve().name), reading.max_pixels
-    )
+    return Stills(sorted(files, key=_natural), folder, spelled, name or file_safe(folder.resolve().name), reading)
 
 
 def _is_still(path: Path) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,20 +28,34 @@ from av.video.stream import VideoStream
 
 from streampose.errors import SourceError
 from streampose.frames import Captured, Frame, Image, Shrink, SourceInfo
+from streampose.picker import TOLERANCE_S, Picker, nothing_in, picked_count, starts_behind
 from streampose.sources.convert import NO_CROP, Crop, FrameConverter, colours_of, ffmpeg_reason
-from streampose.sources.decode import RESTART_S, Decoding, Lost, late_start_s, open_recording, packets_of, video_stream
+from streampose.sources.decode import (
+    RESTART_S,
+    Decoding,
+    Fault,
+    Lost,
+    late_start_s,
+    open_recording,
+    packets_of,
+    video_stream,
+)
 from streampose.sources.matroska import crops_of
+from streampose.sources.skip import FIRST_PACKETS, Skipping, UnreliableError, first_tick, is_of_frame
 from streampose.sources.source import Reading, Source
 
 STILLS_PER_S = 25
 """Rate in frames per second for stills, which carry no time. FFmpeg uses the same rate for a folder of stills."""
+_NOTICED_WITHIN_S = 1.0
+"""Decoding in threads notices damage some frames late."""
 _DECLARES_DURATION = frozenset(["mov", "matroska", "avi", "flv"])
 """Containers whose header declares the duration. For other containers FFmpeg estimates it from the data present."""
 
 
 class Shot(NamedTuple):
-    """One frame of a recording. Its index and capture time are assigned when it is requested."""
+    """One frame of a recording. Its capture time is assigned when it is requested."""
 
+    number: int
     pts_s: float
     image: Image
     file: str | None = None
@@ -55,7 +70,6 @@ class Recorded(Source):
         super().__init__()
         self._reader = self._read()
         self._shots: Iterator[Shot] = chain([next(self._reader)], self._reader)
-        self._index = 0
 
     @abstractmethod
     def _read(self) -> Generator[Shot]:
@@ -66,9 +80,8 @@ class Recorded(Source):
 
     def captures(self) -> Iterator[Captured]:
         for shot in self._shots:
-            index, self._index = self._index, self._index + 1
             frame = Frame(
-                self.info.source_id, index, shot.pts_s, time.monotonic(), shot.image, shot.file, shot.pixel_aspect
+                self.info.source_id, shot.number, shot.pts_s, time.monotonic(), shot.image, shot.file, shot.pixel_aspect
             )
             yield Captured(frame, shot.shrink)
 
@@ -89,25 +102,94 @@ class VideoFile(Recorded):
         super().__init__()
 
     def _read(self) -> Generator[Shot]:
+        if self._reading.part.start_s > 0 and self._path is not None:
+            try:
+                yield from self._read_from(self._first_tick())
+            except UnreliableError:  # raised before the first frame
+                pass
+            else:
+                return
+        yield from self._read_from(None)
+
+    def _read_from(self, begins: int | None) -> Generator[Shot]:
+        """Yield the frames of the part.
+
+        Args:
+            begins: time of the first frame of the recording, in ticks, to skip what precedes the part; None decodes it.
+
+        Raises:
+            UnreliableError: nothing can be skipped. No frame was yielded.
+        """
+        part = self._reading.part
+        picker = Picker(part)
         pts_s: float | None = None
+        last_s: float | None = None
+        skipping: Skipping | None = None
         with self._opened() as (container, stream):
             converter = FrameConverter(self._text, self._reading.max_pixels, self._crop(container, stream))
-            decoding = Decoding(container, stream, self._packets(container), "AUTO")
-            time_base = stream.time_base or Fraction(1, av.time_base)
-            rate = stream.average_rate or stream.guessed_rate
+            packets = self._packets(container)
+            time_base, rate = _ticks_and_rate(stream)
             clock = _Clock(time_base, rate)
             declared_end_s = _declared_end_s(container)
-            start = round(late_start_s(container) / time_base)
-            for frame in chain(decoding.frames(), self._tail(decoding)):
-                image = converter.to_bgr(frame)
-                if pts_s is None:
-                    self.info = replace(
-                        self._describe(container, stream, image, time_base, rate), colours=colours_of(frame)
-                    )
-                ticks = clock.tick(None if frame.pts is None else frame.pts - start)
+            late = round(late_start_s(container) / time_base)
+            if begins is not None:
+                start = ceil(Fraction(part.start_s - TOLERANCE_S) / time_base) + late
+                skipping = Skipping(packets, stream.index, begins=begins, start=start)
+            decoding = Decoding(container, stream, packets if skipping is None else skipping, "AUTO")
+            first, frames = (0, decoding.frames()) if skipping is None else skipping.landed(decoding.frames())
+            for index, frame in enumerate(chain(frames, self._tail(decoding)), start=first):
+                ticks = clock.tick(None if frame.pts is None else frame.pts - late)
                 pts_s = ticks * time_base.numerator / time_base.denominator
-                aspect = converter.pixel_aspect(stream.sample_aspect_ratio)
-                yield Shot(pts_s, image, pixel_aspect=aspect, shrink=converter.shrinking(frame))
+                if picker.is_over(pts_s):
+                    break
+                if last_s is None and decoding.fault and decoding.fault.at_s < pts_s - _NOTICED_WITHIN_S:
+                    decoding.fault = None  # damage before the part does not matter
+                if not picker.takes(pts_s):
+                    continue
+                shot = Shot(
+                    index,
+                    pts_s,
+                    converter.to_bgr(frame),
+                    pixel_aspect=converter.pixel_aspect(stream.sample_aspect_ratio),
+                    shrink=converter.shrinking(frame),
+                )
+                if last_s is None:
+                    self.info = replace(self._describe(container, stream, shot), colours=colours_of(frame))
+                last_s = pts_s
+                yield shot
+            else:
+                if pts_s is None and skipping is not None and skipping.last is not None:
+                    raise starts_behind(part, self._text, float((skipping.last - late) * time_base))
+                self._check_whole(decoding, pts_s, declared_end_s)
+                if last_s is None:
+                    raise starts_behind(part, self._text, pts_s or 0.0)
+                return
+        if last_s is None:
+            raise nothing_in(part, self._text, pts_s)
+        # Damage behind the part does not matter.
+        if decoding.fault and decoding.fault.at_s - late * time_base < last_s:
+            raise self._damaged(decoding.fault)
+
+    def _first_tick(self) -> int:
+        """Return the time of the first frame in ticks. Raises `UnreliableError` if nothing can be skipped."""
+        with self._opened() as (container, stream):
+            given: list[Packet[Any]] = []
+
+            def first_packets() -> Iterator[Packet[Any]]:
+                for packet in self._packets(container):
+                    if is_of_frame(packet, stream.index):
+                        given.append(packet)
+                    yield packet
+                    if len(given) == FIRST_PACKETS:
+                        return
+
+            return first_tick(given, list(Decoding(container, stream, first_packets(), "NONE").frames()))
+
+    def _check_whole(self, decoding: Decoding, pts_s: float | None, declared_end_s: float | None) -> None:
+        """Raise `SourceError` if the recording, which was read to its end, is damaged or cut off.
+
+        `pts_s` is the time of its last frame.
+        """
         fault = decoding.fault
         if fault and isinstance(fault.cause, Lost):
             what = f"was cut off after {decoding.reached_s:.1f} s: {fault.reason}"
@@ -120,8 +202,13 @@ class VideoFile(Recorded):
             what = f"ends at {decoding.reached_s:.1f} s of {declared_end_s:.1f} s: the file is cut off"
             raise SourceError(f"{self._text} {what}") from fault and fault.cause
         if fault:
-            what = f"is damaged near {fault.at_s:.1f} s ({fault.reason}); all frames that can be decoded were read"
-            raise SourceError(f"{self._text} {what}") from fault.cause
+            raise self._damaged(fault)
+
+    def _damaged(self, fault: Fault) -> SourceError:
+        what = f"is damaged near {fault.at_s:.1f} s ({fault.reason}); all frames that can be decoded were read"
+        error = SourceError(f"{self._text} {what}")
+        error.__cause__ = fault.cause
+        return error
 
     def _crop(self, container: InputContainer, stream: VideoStream) -> Crop:
         if self._path is None or "matroska" not in container.format.name:
@@ -178,26 +265,35 @@ class VideoFile(Recorded):
                     yield frame
             decoding.fault = decoding.fault or again.fault
 
-    def _describe(
-        self, container: InputContainer, stream: VideoStream, first: Image, time_base: Fraction, rate: Fraction | None
-    ) -> SourceInfo:
-        height, width = first.shape[:2]
+    def _describe(self, container: InputContainer, stream: VideoStream, first: Shot) -> SourceInfo:
+        height, width = first.image.shape[:2]
+        part = self._reading.part
+        time_base, rate = _ticks_and_rate(stream)
         length = container.duration or 0
         if "matroska" in container.format.name:
             length -= max(0, container.start_time or 0)  # Matroska's duration counts from 0
-        estimate = round(length * rate / av.time_base) if length > 0 and rate else None
+        count = stream.frames or (round(length * rate / av.time_base) if length > 0 and rate else None)
+        if count is not None:
+            count = max(1, count - first.number)
         return SourceInfo(
             source_id=self._source_id,
             text=self._text,
             width=width,
             height=height,
-            fps=float(rate) if rate else None,
+            fps=float(rate) / part.every if rate else None,
             time_base=time_base,
-            frame_count=stream.frames or estimate,
+            frame_count=picked_count(part, count, first.pts_s, rate),
             is_live=False,
             path=None if self._path is None else str(self._path),
             has_sound=len(container.streams.audio) > 0,
+            part=part,
+            begins_s=first.pts_s if part.start_s > 0 else 0.0,
         )
+
+
+def _ticks_and_rate(stream: VideoStream) -> tuple[Fraction, Fraction | None]:
+    """Return seconds per tick, and the nominal frames per second."""
+    return stream.time_base or Fraction(1, av.time_base), stream.average_rate or stream.guessed_rate
 
 
 class _Clock:

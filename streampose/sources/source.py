@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from streampose.frames import Captured, Frame, SourceInfo
+from streampose.frames import WHOLE, Captured, Frame, Part, SourceInfo
 from streampose.meter import SourceMeter
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Stream selection and size limits for reading a source."""
+    """What is read of a source: stream, size limits and part."""
 
     stream: int | None = None
     """Index of the video stream to read, counted from 0 among the video streams; None selects the best."""
@@ -22,6 +22,8 @@ class Reading:
     """If there are several video streams, select the best one of at most this height in pixels; None sets no limit."""
     max_pixels: int = 200_000_000
     """Refuse larger frames and stills: a file of a few hundred bytes can claim a hundred times as many pixels."""
+    part: Part = WHOLE
+    """The frames to read. A live source has no start."""
 
 
 class Source(ABC):

@@ -17,9 +17,11 @@ import PIL.Image
 
 from streampose.errors import SourceError, describe
 from streampose.frames import Image, SourceInfo
+from streampose.picker import Picker, nothing_in, picked_count, starts_behind
 from streampose.sources.animation import frame_count
 from streampose.sources.convert import TooLarge, check_size, hdr_to_bgr
 from streampose.sources.recorded import STILLS_PER_S, Recorded, Shot
+from streampose.sources.source import Reading
 
 _log = logging.getLogger("streampose")
 
@@ -44,8 +46,8 @@ class Stills(Recorded):
     Only the first frame of a file with several frames is read.
     """
 
-    def __init__(self, files: Sequence[Path], folder: Path, text: str, source_id: str, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+    def __init__(self, files: Sequence[Path], folder: Path, text: str, source_id: str, reading: Reading) -> None:
+        self._reading = reading
         self._files = files
         self._folder = folder
         self._text = text
@@ -55,10 +57,20 @@ class Stills(Recorded):
     def _read(self) -> Generator[Shot]:
         first_bad: _BadStill | None = None
         bad = count = 0
+        part = self._reading.part
+        picker = Picker(part)
+        has_begun = False
         for path in self._files:
+            pts_s = count / STILLS_PER_S
+            if picker.is_over(pts_s):
+                break
+            if not picker.wants(pts_s):  # it counts as a frame, and is not read
+                picker.takes(pts_s)
+                count += 1
+                continue
             file = path.relative_to(self._folder).as_posix()
             try:
-                image = _read_still(path, self._max_pixels)
+                image = _read_still(path, self._reading.max_pixels)
             except _UNREADABLE as error:
                 reason = _reason(error)
                 first_bad = first_bad or _BadStill(file, reason, error)
@@ -69,9 +81,10 @@ class Stills(Recorded):
             frames = frame_count(path)
             if frames > 1:
                 _log.warning("%s: only the first of %d frames is read; open this file alone to read all", path, frames)
-            if count == 0:
-                self.info = self._describe(image)
-            yield Shot(count / STILLS_PER_S, image, file)
+            if not has_begun:
+                self.info = self._describe(image, pts_s)
+            has_begun = picker.takes(pts_s)
+            yield Shot(count, pts_s, image, file)
             count += 1
         if first_bad:
             which, reason, cause = first_bad
@@ -79,19 +92,27 @@ class Stills(Recorded):
                 raise SourceError(f"{self._text} cannot be read: {reason}") from cause
             what = f"{bad} of {len(self._files)} stills cannot be read; the first is {which} ({reason})"
             raise SourceError(f"{self._text}: {what}") from cause
+        if not has_begun:
+            if count < len(self._files):
+                raise nothing_in(part, self._text, count / STILLS_PER_S)
+            raise starts_behind(part, self._text, (count - 1) / STILLS_PER_S)
 
-    def _describe(self, first: Image) -> SourceInfo:
+    def _describe(self, first: Image, first_s: float) -> SourceInfo:
         height, width = first.shape[:2]
+        part = self._reading.part
+        left = len(self._files) - round(first_s * STILLS_PER_S)
         return SourceInfo(
             source_id=self._source_id,
             text=self._text,
             width=width,
             height=height,
-            fps=float(STILLS_PER_S),
+            fps=STILLS_PER_S / part.every,
             time_base=Fraction(1, STILLS_PER_S),
-            frame_count=len(self._files),
+            frame_count=picked_count(part, left, first_s, Fraction(STILLS_PER_S)),
             is_live=False,
             stills=tuple(str(path) for path in self._files),
+            part=part,
+            begins_s=first_s if part.start_s > 0 else 0.0,
         )
 
 

@@ -144,7 +144,7 @@ def test_made_up_people_begin_with_the_real_ones_and_stay_in_the_picture() -> No
 def test_the_bench_takes_the_boxes_that_a_run_takes() -> None:
     with streampose.stream("demo") as pipeline:
         threshold = default_threshold(resolve(DEFAULT_DETECTOR))
-        assert pipeline._networks._networks._detector._threshold == threshold  # type: ignore[attr-defined]
+        assert pipeline._finder._finder._networks._detector._threshold == threshold  # type: ignore[attr-defined]
 
 
 def photo(width: int, height: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:

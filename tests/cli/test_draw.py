@@ -266,3 +266,21 @@ def test_what_cannot_be_drawn_is_one_line(recorded: Path, arguments: list[str], 
     found, _, stderr = run(["draw", *arguments], recorded)
     assert says in the_error(found, stderr, code)
     assert (recorded / "poses.jsonl").read_bytes() == before
+
+
+def test_a_part_is_drawn_from_the_poses_of_the_whole_and_from_its_own(
+    recorded: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    part = ["--start", "0.2s", "--end", "0.8s", "--every", "2"]
+    code, _, stderr = run(
+        ["run", "clip.mp4", *tiny, *part, "--to", f"{tmp_path}/run/", "--to", f"{tmp_path}/part.jsonl"], recorded
+    )
+    assert code == 0, stderr
+    for poses, name in ((f"{tmp_path}/part.jsonl", "own"), ("poses.jsonl", "whole")):
+        code, _, stderr = run(["draw", "clip.mp4", poses, *part, "--to", f"{tmp_path}/{name}/"], recorded)
+        assert code == 0, stderr
+        stills = sorted(path.name for path in (tmp_path / name).iterdir())
+        assert stills == sorted(path.name for path in (tmp_path / "run").iterdir())
+        assert len(stills) >= 3
+    for path in (tmp_path / "run").iterdir():
+        assert path.read_bytes() == (tmp_path / "own" / path.name).read_bytes(), "the same pixels"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 
 import streampose
 from streampose.errors import ModelError, UsageError
-from streampose.frames import Boxes, Float32, Frame, People
+from streampose.frames import Boxes, Captured, Float32, Frame, Part, People
 from streampose.networks.pending import Ready
 from streampose.people.carry import carry_boxes
 from streampose.people.similarity import pose_similarity
@@ -501,6 +501,22 @@ def test_detections_of_frames_that_wait_go_through_together() -> None:
     assert [result.frame.index for result in pipe] == list(range(200))
     assert detector.seen == list(range(0, 200, 2))
     assert max(detector.batches) >= 3
+
+
+class EveryThird(FakeSource):
+    """A source that leaves out two of three frames."""
+
+    def captures(self) -> Iterator[Captured]:
+        return (captured for captured in super().captures() if captured.frame.index % 3 == 0)
+
+
+def test_frames_that_are_left_out_do_not_count() -> None:
+    source = EveryThird(90)
+    source.info = replace(source.info, part=Part(every=3))
+    detector = WalkingDetector()
+    results = list(Pipeline([Feed(source)], detector, WalkingPose(), None, detect_every=5))
+    assert [result.frame.index for result in results] == list(range(0, 90, 3))
+    assert sorted(detector.seen) == list(range(0, 90, 15))
 
 
 def test_frames_of_all_sources_go_through_together() -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from streampose.frames import Boxes, Frame, Image, People, Result, RunInfo, Skeleton, SourceInfo
+from streampose.inputs import Input
 from streampose.sinks.open import open_sink
 from streampose.sources.open import open_source
 from tests.clips import numbered_image
@@ -136,9 +137,9 @@ def video_run(clip: Path, target: Path, *, limit: int | None = None, with_path: 
     return times
 
 
-def source_run(text: Path, target: Path) -> list[Frame]:
+def source_run(text: Path | Input, target: Path, *, speed: float = 1.0, segment_s: float | None = None) -> list[Frame]:
     """Send a source through a sink as a run would; return its frames."""
-    with open_source(text) as source, open_sink(target) as sink:
+    with open_source(text) as source, open_sink(target, speed=speed, segment_s=segment_s) as sink:
         sink.open(replace(run_info(), source=source.info))
         frames = list(source.frames())
         for frame in frames:

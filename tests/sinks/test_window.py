@@ -22,7 +22,7 @@ WINDOW = """
     import numpy as np
 
     try:
-        sink = open_sink("window", window=WindowSettings("a title"))
+        sink = open_sink("window", window=WindowSettings("a title", speed=float([*sys.argv, 1][2])))
     except StreamposeError as error:
         print(type(error).__name__, error)
         sys.exit(error.exit_code)
@@ -107,6 +107,13 @@ def test_a_recording_is_shown_at_its_own_pace(display: str) -> None:
         assert next_line(process, 30) == "quit"
     for at_s, index in zip(shown_s, (0, 1, 2, 10, 11), strict=True):
         assert index / 25 - 0.02 <= at_s < index / 25 + 3.0
+
+
+def test_a_recording_is_shown_in_slow_motion(display: str) -> None:
+    with child(WINDOW, "recorded", "0.5", DISPLAY=display) as process:
+        shown_s = [float(word) for word in next_line(process).split()]
+    for at_s, index in zip(shown_s, (0, 1, 2, 10, 11), strict=True):
+        assert 2 * index / 25 - 0.02 <= at_s < 2 * index / 25 + 3.0
 
 
 def test_a_window_without_frames_closes(display: str) -> None:

@@ -1,0 +1,93 @@
+"""Options of the other commands alone."""
+
+from __future__ import annotations
+
+from streampose.kinds import CHECKPOINTS, COUNT, FILE, IDENTITIES, NAMES, SHARE, SWITCH, TEXT, one_of
+from streampose.networks.known import DEFAULT_POSE
+from streampose.options.option import Option
+
+LEAST_BOX_SCORE = 0.1
+"""For `streampose evaluate`. AP needs boxes with low scores: it weighs people by their score."""
+
+OF_TOOLS = (
+    Option(
+        "coco",
+        FILE,
+        None,
+        "evaluate pose networks on labelled images: a file of COCO keypoint annotations",
+        commands=("evaluate",),
+    ),
+    Option(
+        "truth",
+        FILE,
+        None,
+        "evaluate poses files: the truth of the recording, or COCO annotations of stills",
+        commands=("evaluate",),
+    ),
+    Option(
+        "poses",
+        CHECKPOINTS,
+        (DEFAULT_POSE,),
+        "ViTPose checkpoint to evaluate: a bundled name, a Hugging Face hub id, or a folder in hub layout; repeatable "
+        f"(default: {DEFAULT_POSE})",
+        commands=("evaluate",),
+        own_key="pose",
+    ),
+    Option(
+        "box_source",
+        one_of("given", "detected"),
+        "given",
+        "boxes for the pose networks: those of the annotations, or those of the detector",
+        commands=("evaluate",),
+        own_key="boxes",
+    ),
+    Option(
+        "least_box_score",
+        SHARE,
+        LEAST_BOX_SCORE,
+        "with detected boxes, drop boxes with a lower score",
+        commands=("evaluate",),
+        own_key="box_threshold",
+    ),
+    Option(
+        "what",
+        one_of("angles", "keypoints", "speed", "path", "heatmap", "timeline"),
+        "angles",
+        "curves of angles, keypoints or speed; the path of people in the picture; where they were (heatmap); when each "
+        "of them was there (timeline)",
+        commands=("plot",),
+    ),
+    Option(
+        "person",
+        IDENTITIES,
+        None,
+        "identities of the people to show (default: for curves the person who is in most frames, otherwise everybody)",
+        commands=("plot",),
+    ),
+    Option(
+        "keypoints",
+        NAMES,
+        None,
+        "keypoints to show, named in the same way (default: for keypoints wrist and ankle, otherwise the whole person)",
+        commands=("plot",),
+    ),
+    Option(
+        "frame",
+        FILE,
+        None,
+        "draw a path or a heat map on a frame of this video, or on this still",
+        commands=("plot",),
+    ),
+    Option(
+        "source_name",
+        TEXT,
+        None,
+        "the source to show, if the file has several",
+        commands=("plot",),
+        own_key="source",
+    ),
+    Option("frames", COUNT, None, "frames per run (default: enough for a few seconds)", commands=("bench",)),
+    Option("reference_frames", COUNT, None, "total number of frames for the slow reference loop", commands=("bench",)),
+    Option("quick", SWITCH, False, "run a shorter, less precise measurement", commands=("bench",)),
+    Option("json", FILE, None, "also write the results to FILE as JSON", commands=("bench", "evaluate")),
+)
