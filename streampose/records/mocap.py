@@ -76,7 +76,13 @@ class MotionWriter(Writer):
         if self._source is None:
             self._source, self._height = line["source"], line["height"]
         elif line["source"] != self._source:
-            raise SinkError(f"cannot write {name_of(self.path)}: the poses are from several sources; split them first")
+            self._motions.close()
+            self._motions = None
+            settle(self.path)
+            raise SinkError(
+                f"cannot write {name_of(self.path)}: the poses are from several sources ({self._source}, "
+                f"{line['source']}); keep the lines of one source in the poses file"
+            )
         if line["pts_s"] is None:
             return
         found = {person["id"]: _points(person) for person in line["people"] if person.get("id") is not None}
@@ -135,7 +141,7 @@ class MotionWriter(Writer):
 
     def _markers(self, block: Block) -> Float64:
         """Return positions (N, K, 3): x to the right, y upwards from the bottom of the frame, z 0; NaN if missing."""
-        z = block.xy[..., 0] * 0
+        z = np.where(np.isnan(block.xy[..., 0]), np.nan, 0.0)
         return np.stack([block.xy[..., 0], self._height - 1 - block.xy[..., 1], z], axis=-1)
 
 
@@ -181,7 +187,8 @@ class MotWriter(MotionWriter):
             return
         with tempfile.TemporaryFile(dir=path.absolute().parent) as file:
             shape = 1 + len(self._meter.names), motions.length(person)
-            os.posix_fallocate(file.fileno(), 0, 8 * shape[0] * shape[1])  # a mapped file must not meet a full disk
+            if hasattr(os, "posix_fallocate"):  # a mapped file must not meet a full disk; macOS and Windows lack it
+                os.posix_fallocate(file.fileno(), 0, 8 * shape[0] * shape[1])
             table = np.memmap(file, np.float64, "w+", shape=shape)
             done = 0
             for block in motions.blocks(person):
@@ -222,8 +229,8 @@ class C3dWriter(MotionWriter):
 
     A C3D file has a constant frame rate: each of its frames is the nearest one of the source. Points that are missing
     there, or for which there is none within half an interval, have the residual -1. A file has at most `MOST_FRAMES`
-    frames; what follows is in `NAME_part2.c3d`. A part is completely in memory. If there is nobody, the file has one
-    frame without any point.
+    frames; what follows is in `NAME_part2.c3d`. A further part without any point is left out. A part is completely in
+    memory. If there is nobody, the file has one frame without any point.
     """
 
     @classmethod
@@ -242,6 +249,9 @@ class C3dWriter(MotionWriter):
 
         def put(points: Float64) -> None:
             nonlocal done, parts
+            if done and np.isnan(points).all():
+                done += len(points)
+                return
             parts += 1
             stem = path.stem.removeprefix(self.path.stem)
             target = path if parts == 1 else self._create(f"{stem}_part{parts}")
@@ -252,7 +262,7 @@ class C3dWriter(MotionWriter):
         collected: list[Float64] = []
         for points in at_rate(blocks, rate):
             collected.append(points)
-            if sum(map(len, collected)) > MOST_FRAMES:
+            while sum(map(len, collected)) > MOST_FRAMES:
                 waiting = np.concatenate(collected)
                 put(waiting[:MOST_FRAMES])
                 collected = [waiting[MOST_FRAMES:]]
@@ -294,7 +304,8 @@ def marker_names(names: Sequence[str]) -> tuple[str, ...]:
 def at_rate(blocks: Iterator[tuple[Float64, Float64]], rate: float) -> Iterator[Float64]:
     """Resample consecutive blocks of times (N,) and values (N, ...) to a constant rate from the first time on.
 
-    A value is that of the nearest time, or NaN if there is none within half an interval.
+    A value is that of the nearest time, or NaN if there is none within half an interval. The result has blocks of at
+    most `BLOCK_ROWS` values.
     """
     done, start = 0, 0.0
     times, values = np.empty(0), np.empty(0)
@@ -316,8 +327,9 @@ def at_rate(blocks: Iterator[tuple[Float64, Float64]], rate: float) -> Iterator[
         else:
             times, values = np.concatenate([times[-1:], new_times]), np.concatenate([values[-1:], new_values])
         end = int(np.floor((times[-1] - start) * rate + 1e-6)) + 1
-        yield pick(np.arange(done, end))
-        done = end
+        for first in range(done, end, BLOCK_ROWS):  # a pause of the source can be as long as a day
+            yield pick(np.arange(first, min(first + BLOCK_ROWS, end)))
+        done = max(done, end)
     if len(times) and round((times[-1] - start) * rate) >= done:
         yield pick(np.arange(done, done + 1))
 

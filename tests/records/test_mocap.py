@@ -200,6 +200,31 @@ def test_a_variable_frame_rate(tmp_path: Path) -> None:
     assert np.abs(found - wanted)[~is_pause].max() < 1
 
 
+def test_a_pause_longer_than_a_c3d_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mocap, "MOST_FRAMES", 9)
+    path = save(tmp_path / "a.jsonl", lines_of([0.04] * 4 + [1.0] + [0.04] * 4, lambda _: [1]))
+    convert(path, tmp_path / "a.c3d")
+    found = []
+    for name in ("a.c3d", "a_part2.c3d"):
+        c3d = ezc3d.c3d(str(tmp_path / name))
+        xs = c3d["data"]["points"][0, 0]
+        assert len(xs) <= 9
+        times = c3d["parameters"]["STREAMPOSE"]["START_S"]["value"][0] + np.arange(len(xs)) / 25
+        np.testing.assert_allclose(xs[~np.isnan(xs)], 1000 * times[~np.isnan(xs)], atol=0.01)
+        found += times[~np.isnan(xs)].tolist()
+    np.testing.assert_allclose(found, [0.04 * n for n in range(5)] + [1.16 + 0.04 * n for n in range(5)])
+    assert len(list(tmp_path.glob("*.c3d"))) == 2, "parts without any point are left out"
+
+
+@pytest.mark.parametrize("step_s", [-0.08, 0.0])
+def test_times_that_do_not_rise(step_s: float) -> None:
+    times = np.cumsum([0.0, *[0.04] * 9, step_s, *[0.04] * 9])
+    blocks = ((times[i : i + 2], times[i : i + 2]) for i in range(0, 20, 2))
+    found = np.concatenate(list(at_rate(blocks, 25)))
+    np.testing.assert_allclose(found, 0.04 * np.arange(len(found)), atol=0.0201)
+    assert len(found) == round(times[-1] * 25) + 1
+
+
 def test_resampling_takes_the_nearest() -> None:
     rng = np.random.default_rng(3)
     times = 5 + np.cumsum(rng.uniform(0.01, 0.09, 200))
@@ -246,8 +271,9 @@ def test_no_identities_and_several_sources(tmp_path: Path, suffix: str) -> None:
     assert sink.summary() is None
     lines = lines_of([0.04] * 9, lambda _: [1])
     lines[5]["source"] = "b"
-    with pytest.raises(SinkError, match="several sources"):
+    with pytest.raises(SinkError, match=r"several sources \(a, b\); keep the lines of one source"):
         convert(save(path, lines), tmp_path / f"some{suffix}")
+    assert not list(tmp_path.glob(f"some*{suffix}"))
 
 
 @pytest.mark.parametrize("suffix", [".trc", ".mot", ".c3d"])
