@@ -81,8 +81,8 @@ class TestStandardInput:
 
     @staticmethod
     def interrupted(child: subprocess.Popen[bytes]) -> tuple[bytes, int]:
-        """Interrupt a child until it ends; return what it says, and how many interrupts were lost. PyAV loses an interrupt that comes in the instant in
-        which it calls `read`.
+        """Interrupt a child until it ends; return what it says, and how many interrupts were lost. PyAV loses one that
+        comes in the instant in which it calls `read`.
         """
         for lost in range(3):
             child.send_signal(signal.SIGINT)
