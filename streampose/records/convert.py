@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from streampose.errors import UsageError
+from streampose.errors import UsageError, describe
 from streampose.frames import WHOLE, Part
 from streampose.records.formats import UNDERSTOOD, writer_of
 from streampose.records.poses import RecordedPoses
@@ -28,7 +28,7 @@ def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = Fal
     little memory.
 
     Raises:
-        UsageError: the source is not a poses file, the name says no format, no frame is in the part, or the output
+        UsageError: the source is not a poses file, a person in it is not what a run writes, the name says no format, no frame is in the part, or the output
             exists and `overwrite` is False.
         SinkError: the output cannot be written.
     """
@@ -42,12 +42,17 @@ def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = Fal
     make_folder(path.parent, name_of(path))
     frames, damage = 0, None
     writer = kind(path, overwrite=overwrite)
-    with writer:
-        writer.begin(poses.header)
-        try:
-            for line in poses.lines():
-                writer.write(line)
-                frames += 1
-        except UsageError as error:
-            damage = error
+    try:
+        with writer:
+            writer.begin(poses.header)
+            try:
+                for line in poses.lines():
+                    writer.write(line)
+                    frames += 1
+            except UsageError as error:
+                damage = error
+    except (LookupError, TypeError, ValueError) as error:  # a table is made block by block: the line is not known
+        raise UsageError(
+            f"{name_of(poses.path)} is damaged: a person is not what a run writes ({describe(error)})"
+        ) from error
     return Converted(frames, frames_and_size(name_of(path), frames, writer.size_bytes()), damage)
