@@ -28,8 +28,8 @@ def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = Fal
     little memory.
 
     Raises:
-        UsageError: the source is not a poses file, a person in it is not what a run writes, the name says no format, no frame is in the part, or the output
-            exists and `overwrite` is False.
+        UsageError: the source is not a poses file, a person in it is not what a run writes, the name says no format, no
+            frame is in the part, or the output exists and `overwrite` is False.
         SinkError: the output cannot be written.
     """
     kind = writer_of(path)
