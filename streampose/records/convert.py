@@ -37,8 +37,7 @@ def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = Fal
         raise UsageError(f"unknown output {name_of(path)!r}: give {UNDERSTOOD}")
     poses = RecordedPoses(source, part)
     check_file(path, overwrite=overwrite, source_path=poses.path)
-    if part != WHOLE:
-        next(poses.lines(), None)
+    next(poses.lines(), None)  # what cannot be read at all replaces nothing
     make_folder(path.parent, name_of(path))
     frames, damage = 0, None
     writer = kind(path, overwrite=overwrite)

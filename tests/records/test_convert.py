@@ -235,6 +235,16 @@ def test_a_person_that_is_none(recorded: Path, name: str) -> None:
     assert "poses.jsonl is damaged: a person is not what a run writes" in err
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_without_an_intact_frame_replaces_nothing(recorded: Path, name: str) -> None:
+    recorded.with_name(name).write_text("kept")
+    recorded.write_bytes(recorded.read_bytes().splitlines(keepends=True)[0] + b"[1, 2]\n")
+    code, _, err = run(["convert", "poses.jsonl", name, "--overwrite"], recorded.parent)
+    assert code == 2
+    assert "poses.jsonl is damaged at line 2" in err
+    assert recorded.with_name(name).read_text() == "kept"
+
+
 def test_what_is_refused(recorded: Path, tmp_path: Path) -> None:
     for words, message in (
         (["poses.jsonl", "poses.xyz"], "unknown output 'poses.xyz': give a table"),
