@@ -56,7 +56,7 @@ class RecalledRun(Run):
 
 
 class _LookUp:
-    """Looks up the people of each frame. Leaves out frames that the recorded run dropped."""
+    """Looks up the people of each frame. Leaves out frames that the poses file does not have."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class _LookUp:
             self._lane.slot.close()
             self._lane.posed.finish(ending)
         if self._recall.missing:
-            log.info("%d frames were left out: the recorded run dropped them", self._recall.missing)
+            log.info("%d frames were left out: the poses file does not have them", self._recall.missing)
 
     def _take(self, frame: Frame) -> None:
         with self._meter.working("recall", f"frame {frame.index}"):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from streampose.errors import UsageError
+from streampose.errors import UsageError, describe
 from streampose.frames import WHOLE, Part
 from streampose.records.formats import UNDERSTOOD, writer_of
 from streampose.records.poses import RecordedPoses
@@ -28,8 +28,8 @@ def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = Fal
     little memory.
 
     Raises:
-        UsageError: the source is not a poses file, the name says no format, no frame is in the part, or the output
-            exists and `overwrite` is False.
+        UsageError: the source is not a poses file, a person in it is not what a run writes, the name says no format, no
+            frame is in the part, or the output exists and `overwrite` is False.
         SinkError: the output cannot be written.
     """
     kind = writer_of(path)
@@ -37,17 +37,21 @@ def convert(source: str | os.PathLike[str], path: Path, *, overwrite: bool = Fal
         raise UsageError(f"unknown output {name_of(path)!r}: give {UNDERSTOOD}")
     poses = RecordedPoses(source, part)
     kind.check(path, overwrite=overwrite, source_path=poses.path)
-    if part != WHOLE:
-        next(poses.lines(), None)
+    next(poses.lines(), None)  # what cannot be read at all replaces nothing
     make_folder(path.parent, name_of(path))
     frames, damage = 0, None
     writer = kind(path, overwrite=overwrite)
-    with writer:
-        writer.begin(poses.header)
-        try:
-            for line in poses.lines():
-                writer.write(line)
-                frames += 1
-        except UsageError as error:
-            damage = error
+    try:
+        with writer:
+            writer.begin(poses.header)
+            try:
+                for line in poses.lines():
+                    writer.write(line)
+                    frames += 1
+            except UsageError as error:
+                damage = error
+    except (LookupError, TypeError, ValueError) as error:  # a table is made block by block: the line is not known
+        raise UsageError(
+            f"{name_of(poses.path)} is damaged: a person is not what a run writes ({describe(error)})"
+        ) from error
     return Converted(frames, frames_and_size(writer.shown(), frames, writer.size_bytes()), damage)

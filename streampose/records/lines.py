@@ -21,6 +21,17 @@ from streampose.sinks.target import name_of
 FORMAT = 2
 """Format version. It increases when readers have to change; new keys alone do not increase it."""
 _READABLE = (1, FORMAT)
+_FRAME_KEYS: dict[str, Any] = {
+    "source": str,
+    "frame": int,
+    "pts_s": int | float | None,
+    "width": int,
+    "height": int,
+    "people": list,
+}
+"""What every frame has, and its types."""
+_PERSON_KEYS = {"box_xyxy", "box_score", "keypoints"}
+"""What every person has."""
 
 
 def line_of(record: dict[str, Any]) -> bytes:
@@ -129,15 +140,43 @@ def read_lines(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Iterator[d
         raise UsageError(f"{name} is not a poses file: its first line is not a header") from error
     if version not in _READABLE:
         raise UsageError(f"{name} has format {version!r}: this version of streampose reads formats 1 and {FORMAT}")
-    return head, _frames(Path(path), name)
+    try:
+        keypoint_count = len(head["skeleton"]["names"])
+        _ = [(a, b) for a, b in head["skeleton"]["edges"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{name} is not a poses file: its first line has no skeleton") from error
+    return head, _frames(Path(path), name, keypoint_count)
 
 
-def _frames(path: Path, name: str) -> Iterator[dict[str, Any]]:
+def _frames(path: Path, name: str, keypoint_count: int) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if number == 1 or not line.endswith(b"\n"):
                 continue
             try:
-                yield orjson.loads(line)
+                frame = orjson.loads(line)
             except ValueError as error:
                 raise UsageError(f"{name} is damaged at line {number}: {describe(error)}") from error
+            if (wrong := _wrong_in(frame, keypoint_count)) is not None:
+                raise UsageError(f"{name} is damaged at line {number}: not a frame ({wrong})")
+            yield frame
+
+
+def _wrong_in(frame: Any, keypoint_count: int) -> str | None:
+    """Return what makes a line unusable; None if it is a frame. The numbers of people are not looked at one by one."""
+    if not isinstance(frame, dict):
+        return "it is no object"
+    missing = [key for key in _FRAME_KEYS if key not in frame]
+    if missing:
+        return f"{missing[0]!r} is missing"
+    for key, kinds in _FRAME_KEYS.items():
+        if not isinstance(frame[key], kinds):
+            return f"{key!r} is {frame[key]!r:.40}"
+    lengths = {"box_xyxy": 4, "keypoints": keypoint_count, "covariances": keypoint_count, "smoothed": keypoint_count}
+    for person in frame["people"]:
+        if not isinstance(person, dict) or not person.keys() >= _PERSON_KEYS:
+            return "somebody has no box or no keypoints"
+        for key, length in lengths.items():
+            if key in person and (not isinstance(person[key], list) or len(person[key]) != length):
+                return f"somebody does not have {length} values in {key!r}"
+    return None

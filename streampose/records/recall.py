@@ -56,7 +56,10 @@ class Recall:
             self._next = self._read()
         if self._next is None:
             known = f"it ends with frame {self._last}" if self._last >= 0 else self._without_frames()
-            raise SourceError(f"{self._name} does not cover {self._clip}: {known}, and the rest was not drawn")
+            raise SourceError(
+                f"{self._name} does not cover {self._clip}: {known}, and the rest was not drawn; if the poses are of a "
+                "part, draw with the same `start_s`, `end_s` and `every`"
+            )
         if frame.index < self._next.index:
             self.missing += 1
             return None

@@ -212,6 +212,17 @@ def test_a_half_written_line_ends_the_file(recorded: Path, tmp_path: Path) -> No
     assert len(frames_of(tmp_path / "out.mp4")) == FRAMES - 1
 
 
+def test_poses_of_a_part_need_the_same_part(recorded: Path, tmp_path: Path) -> None:
+    poses = changed(recorded, tmp_path, lambda lines: [lines[0], *lines[1:-1:2]])
+    words = ["draw", "clip.mp4", str(poses), "--to", f"{tmp_path}/out.mp4", "--overwrite"]
+    found, _, stderr = run(words, recorded)
+    assert found == 1
+    assert "frames were left out: the poses file does not have them" in stderr
+    assert stderr.rstrip().endswith("if the poses are of a part, draw with the same --start, --end and --every")
+    found, _, stderr = run([*words, "--every", "2", "--end", str((FRAMES - 1) / 25)], recorded)
+    assert found == 0, stderr
+
+
 def test_a_source_of_several_is_chosen_by_name(recorded: Path, tmp_path: Path) -> None:
     poses = changed(recorded, tmp_path, renamed)
     code, _, stderr = run(["draw", "door=clip.mp4", str(poses), "--to", f"{tmp_path}/out.jsonl"], recorded)

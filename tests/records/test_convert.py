@@ -211,6 +211,56 @@ def test_damaged_and_empty_files(recorded: Path, name: str) -> None:
     assert "0 frames" in err
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"bad": 1}, "line 13: not a frame ('source' is missing)"),
+        ([1, 2], "line 13: not a frame (it is no object)"),
+        ({"pts_s": "x"}, "line 13: not a frame ('pts_s' is 'x')"),
+        ({"people": None}, "line 13: not a frame ('people' is None)"),
+        ({"people": [{"id": 1}]}, "line 13: not a frame (somebody has no box or no keypoints)"),
+        ({"keypoints": [[1, 2, 0.5]] * 5}, "line 13: not a frame (somebody does not have 17 values in 'keypoints')"),
+        ({"smoothed": [[1, 2]] * 3}, "line 13: not a frame (somebody does not have 17 values in 'smoothed')"),
+        ({"box_xyxy": [1, 2, 3]}, "line 13: not a frame (somebody does not have 4 values in 'box_xyxy')"),
+    ],
+)
+def test_lines_that_are_no_frames(recorded: Path, name: str, damage: Any, message: str) -> None:
+    lines = recorded.read_bytes().splitlines()
+    line = json.loads(lines[12])
+    if isinstance(damage, list) or "bad" in damage:
+        line = damage
+    elif damage.keys() & {"pts_s", "people"}:
+        line |= damage
+    else:
+        line["people"][0] |= damage
+    recorded.write_bytes(b"\n".join([*lines[:12], json.dumps(line).encode(), *lines[13:], b""]))
+    with pytest.raises(UsageError) as caught:
+        raise convert(recorded, recorded.with_name(name)).damage or AssertionError
+    assert f"poses.jsonl is damaged at {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("poses.csv", "poses.openpose")])
+def test_a_person_that_is_none(recorded: Path, name: str) -> None:
+    lines = recorded.read_bytes().splitlines()
+    line = json.loads(lines[12])
+    line["people"][0]["keypoints"][2] = ["left", "right", "high"]
+    recorded.write_bytes(b"\n".join([*lines[:12], json.dumps(line).encode(), *lines[13:], b""]))
+    code, _, err = run(["convert", "poses.jsonl", name], recorded.parent)
+    assert code == 2
+    assert "poses.jsonl is damaged: a person is not what a run writes" in err
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "poses.openpose"])
+def test_a_file_without_an_intact_frame_replaces_nothing(recorded: Path, name: str) -> None:
+    recorded.with_name(name).write_text("kept")
+    recorded.write_bytes(recorded.read_bytes().splitlines(keepends=True)[0] + b"[1, 2]\n")
+    code, _, err = run(["convert", "poses.jsonl", name, "--overwrite"], recorded.parent)
+    assert code == 2
+    assert "poses.jsonl is damaged at line 2" in err
+    assert recorded.with_name(name).read_text() == "kept"
+
+
 def test_what_is_refused(recorded: Path, tmp_path: Path) -> None:
     for words, message in (
         (["poses.jsonl", "poses.xyz"], "unknown output 'poses.xyz': give a table"),

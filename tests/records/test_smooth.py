@@ -69,7 +69,10 @@ def crossing_frames() -> Iterator[dict[str, Any]]:
         ]
         for person in persons[::2]:
             person |= {"smoothed": [[0.0, 0.0]] * 17, "class": "person"}
-        yield {"source": "crossing", "frame": index, "pts_s": pts_s, "people": persons, "new": {"key": [1e-07, "é"]}}
+        yield {"source": "crossing", "frame": index, "pts_s": pts_s, "width": 1280, "height": 720} | {
+            "people": persons,
+            "new": {"key": [1e-07, "é"]},
+        }
 
 
 def test_the_crossing_clip_is_smoothed_and_all_else_stays(tmp_path: Path) -> None:

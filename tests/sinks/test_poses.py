@@ -190,7 +190,9 @@ def test_read_poses_gives_back_what_was_written(tmp_path: Path) -> None:
         ("[1]\n", "not a poses file"),
         ('{"frame": 1}\n', "not a poses file"),
         ('{"streampose": "9", "format": 3}\n', "format 3"),
-        ('{"streampose": "0", "format": 1}\n{"frame"\n{}\n', "line 2"),
+        ('{"streampose": "0", "format": 1}\n', "its first line has no skeleton"),
+        ('{"format": 2, "skeleton": {"names": ["Nose"], "edges": [1]}}\n', "its first line has no skeleton"),
+        ('{"format": 1, "skeleton": {"names": ["Nose"], "edges": []}}\n{"frame"\n{}\n', "line 2"),
     ],
 )
 def test_read_poses_refuses_what_it_does_not_know(text: str, message: str, tmp_path: Path) -> None:
