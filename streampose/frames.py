@@ -40,9 +40,9 @@ class Part(NamedTuple):
     start_s: float = 0.0
     """Leave out the frames before this time."""
     end_s: float = inf
-    """Leave out this time and everything behind it."""
+    """Leave out the frames at or after this time."""
     every: int = 1
-    """Keep one of this many frames, and the first."""
+    """Keep the first frame, then every Nth."""
 
 
 WHOLE = Part()

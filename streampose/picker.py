@@ -9,8 +9,8 @@ from streampose.errors import UsageError
 from streampose.frames import Part
 
 TOLERANCE_S = 1e-6
-"""A frame counts as at a time if it is less than this before it. Times with six decimals, as programs print them, are
-so exact."""
+"""A frame that is less than this before a time counts as at that time, because programs print times with six
+decimals."""
 
 
 def part_of(start_s: float | None = None, end_s: float | None = None, every: int = 1) -> Part:
@@ -38,11 +38,11 @@ class Picker:
         return pts_s >= self._part.end_s - TOLERANCE_S
 
     def wants(self, pts_s: float) -> bool:
-        """Return whether the next frame is in the part if it is at `pts_s`."""
+        """Return whether the next frame, if it is at `pts_s`, is in the part. Does not count it."""
         return self._is_inside(pts_s) and self._inside % self._part.every == 0
 
     def takes(self, pts_s: float) -> bool:
-        """Return whether the next frame, which is at `pts_s`, is in the part. Call it once per frame."""
+        """Count the next frame, which is at `pts_s`, and return whether it is in the part. Call it once per frame."""
         wants = self.wants(pts_s)
         self._inside += self._is_inside(pts_s)
         return wants

@@ -25,8 +25,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
     parser = commands.add_parser(
         "draw",
         help="draw recorded poses again",
-        description="Draw a recording with the poses that a run found in it. No network runs.\n"
-        "With the drawing options of that run, the pictures are the same.",
+        description="Draw a recording again with the poses of an earlier run, without networks.\n"
+        "With the drawing options of that run, the frames are identical.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -34,10 +34,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="the recording: a video file, stills, demo, video at a URL, or - for standard input; NAME=SOURCE chooses "
-        "a source of a poses file with several",
+        help="the recording: a video file, stills, demo, video at a URL, or - for standard input; NAME=SOURCE selects "
+        "one source of a poses file that has several",
     )
-    parser.add_argument("poses", metavar="POSES", help="the poses file (.jsonl) of a run on it")
+    parser.add_argument("poses", metavar="POSES", help="the poses file (.jsonl) that the run wrote")
     add_flags(parser, "draw")
     return parser
 

@@ -1,4 +1,4 @@
-"""`streampose evaluate`: judges pose networks on labelled images, or recorded poses by the truth."""
+"""`streampose evaluate`: measures the accuracy of pose networks on labelled images, or of recorded poses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from streampose.options import options_of
 
 DESCRIPTION = """\
 With --coco, run pose networks on labelled images and print AP, AR, PCK and speed. With --truth,
-compare recorded poses with the truth and print PCK, HOTA, IDF1, smoothness and more, without any
-network. The result is a table in Markdown with a column for each network or file. This command
-needs: pip install 'streampose[evaluate]'
+compare recorded poses with the ground truth and print PCK, HOTA, IDF1, smoothness and more; no
+network runs. The result is a table in Markdown with a column for each network or file. This
+command needs: pip install 'streampose[evaluate]'
 """
 EXAMPLES = """\
 examples:

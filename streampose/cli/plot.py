@@ -30,8 +30,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
     parser = commands.add_parser(
         "plot",
         help="plot recorded poses",
-        description="Plot recorded poses: angles, keypoints and speed over time, paths and places in the picture, and "
-        "who was there when.",
+        description="Plot recorded poses: angles, keypoints and speed over time, paths and heat maps in the frame, and "
+        "a time line of people.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -71,7 +71,7 @@ def frame_of(video: str, plot: Plot) -> Image:
 
     plot.check_has_picture()
     if is_live_text(video):
-        raise UsageError(f"`frame`: {video} is no file: name a video or a still")
+        raise UsageError(f"`frame`: {video} is not a file: name a video or a still")
     with open_source(video) as source:
         until_s = plot.middle_s - 1e-6  # times that were computed differ in the last digit
         for frame in source.frames():

@@ -14,9 +14,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
     smooth = commands.add_parser(
         "smooth",
         help="smooth recorded keypoints over time",
-        description="Smooth the keypoints in a poses file over time. Each is judged by the frames before it and by "
-        "those after it, so the result is steadier and more accurate than the smoothing of a run, and does not lag. "
-        "The new file has the result under smoothed; everything else stays as it is.",
+        description="Smooth the keypoints in a poses file over time. Frames before and after each keypoint "
+        "are used, so the result is steadier and more accurate than the smoothing of a run, and does not lag. The new "
+        "file has the result under smoothed; everything else stays as it is.",
     )
     smooth.set_defaults(command=run)
     smooth.add_argument("poses", metavar="POSES", help="a poses file (.jsonl) of a run with identities")

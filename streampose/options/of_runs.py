@@ -200,12 +200,18 @@ OF_RUNS = (
         DRAWING,
         commands=(*DRAWN, "plot"),
     ),
-    Option("hide", one_of("background"), None, "draw on black; in .png and .webp stills, on nothing", DRAWING),
+    Option(
+        "hide",
+        one_of("background"),
+        None,
+        "draw on black; .png and .webp stills get a transparent background",
+        DRAWING,
+    ),
     Option(
         "blur",
         one_of("faces"),
         None,
-        "make the faces of all people found unrecognizable; people who are not found keep theirs",
+        "cover the faces of all people found with a mosaic; people who are not found stay recognizable",
         DRAWING,
     ),
     Option(
@@ -251,9 +257,7 @@ OF_RUNS = (
         of_source=True,
         commands=OF_PARTS,
     ),
-    Option(
-        "every", COUNT, 1, "keep only every Nth frame, from the first on", READING, of_source=True, commands=OF_PARTS
-    ),
+    Option("every", COUNT, 1, "keep the first frame, then every Nth", READING, of_source=True, commands=OF_PARTS),
     Option(
         "give_up_after_s",
         DURATION_OR_0,

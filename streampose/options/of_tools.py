@@ -1,4 +1,4 @@
-"""Options of the other commands alone."""
+"""Options that only other commands than `run` have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from streampose.networks.known import DEFAULT_POSE
 from streampose.options.option import Option
 
 LEAST_BOX_SCORE = 0.1
-"""For `streampose evaluate`. AP needs boxes with low scores: it weighs people by their score."""
+"""For `streampose evaluate`. AP needs boxes with low scores, because it ranks people by their score."""
 
 OF_TOOLS = (
     Option(
@@ -21,7 +21,7 @@ OF_TOOLS = (
         "truth",
         FILE,
         None,
-        "evaluate poses files: the truth of the recording, or COCO annotations of stills",
+        "evaluate poses files against this ground truth: a truth file of the recording, or COCO annotations of stills",
         commands=("evaluate",),
     ),
     Option(
@@ -53,36 +53,37 @@ OF_TOOLS = (
         "what",
         one_of("angles", "keypoints", "speed", "path", "heatmap", "timeline"),
         "angles",
-        "curves of angles, keypoints or speed; the path of people in the picture; where they were (heatmap); when each "
-        "of them was there (timeline)",
+        "what to plot: curves of angles, keypoints or speed; paths of people in the frame (path); where they spent "
+        "time (heatmap); when each of them was there (timeline)",
         commands=("plot",),
     ),
     Option(
         "person",
         IDENTITIES,
         None,
-        "identities of the people to show (default: for curves the person who is in most frames, otherwise everybody)",
+        "identities of the people to show (default: for curves the person in most frames, otherwise everybody)",
         commands=("plot",),
     ),
     Option(
         "keypoints",
         NAMES,
         None,
-        "keypoints to show, named in the same way (default: for keypoints wrist and ankle, otherwise the whole person)",
+        "keypoints to show, such as wrist,left_ankle (default: for --what keypoints wrist and ankle, otherwise the "
+        "whole person)",
         commands=("plot",),
     ),
     Option(
         "frame",
         FILE,
         None,
-        "draw a path or a heat map on a frame of this video, or on this still",
+        "draw paths or a heat map on a frame of this video, or on this still",
         commands=("plot",),
     ),
     Option(
         "source_name",
         TEXT,
         None,
-        "the source to show, if the file has several",
+        "source to show, if the file has several",
         commands=("plot",),
         own_key="source",
     ),

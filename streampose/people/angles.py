@@ -30,9 +30,9 @@ NEIGHBOURS = (
     ("knee", "ankle"),
     ("ankle", "big_toe"),
 )
-"""Keypoints of one side whose errors go together,"""
+"""Neighbouring keypoints of one side, whose errors are correlated."""
 CORRELATION = 0.4
-"""with this coefficient: 0.28 to 0.52 for the bundled network on the demo clip and on a clip of people who cross."""
+"""Their correlation. Measured: 0.28 to 0.52 for the bundled network on the demo clip and the crossing clip."""
 
 
 class Definition(NamedTuple):

@@ -1,4 +1,4 @@
-"""Where the faces of people are: rather too large than too small.
+"""Where the faces of people are, with a wide margin.
 
 Pure logic: draws nothing.
 """
@@ -37,12 +37,12 @@ MOST_SPREAD = 1.5
 TOP_OF_BOX = 0.4
 """Share of the height of an upright box that is its top."""
 UPRIGHT = 1.2
-"""An upright box is at least so many times as high as wide. Of another box, everything counts as face."""
+"""An upright box is at least this many times as high as it is wide. Any other box counts as face completely."""
 
 SAME_IOU = 0.3
 """Minimum IoU of two places of one face in frames in succession."""
 HOLD_S = 0.5
-"""How long a face that is not found any more stays where it was, in seconds. Detectors miss people in single frames."""
+"""How long a lost face stays covered, in seconds. Detectors miss people in single frames."""
 
 
 class FaceFinder:
@@ -61,7 +61,7 @@ class FaceFinder:
     def find(self, people: People) -> Float64:
         """Return rectangles (M, 4) in pixels that cover the faces; at least one for each person.
 
-        The head's keypoints count whatever their scores. If they are unsure, the top of the box counts as well.
+        If the head's keypoints are unsure, all of them count whatever their scores, and so does the top of the box.
         """
         xy = people.keypoints_xy.astype(np.float64)
         boxes = np.nan_to_num(people.boxes_xyxy.astype(np.float64))

@@ -1,7 +1,7 @@
-"""How people move into a meeting with others and out of it, and who they are by that.
+"""Compares the motion of people before and after they meet, to tell who is who.
 
 While people hide each other, boxes and poses tell little about who is who, and people in the same clothes look alike.
-But people rarely turn round while they pass each other: whoever comes out is usually the one whose motion goes on.
+But people rarely turn round while they pass each other, so their motion usually continues after the meeting.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from streampose.people.overlap import box_overlaps
 MET_S = 0.5
 """A meeting is a time of at least this length in which somebody is covered or not seen."""
 LONGEST_S = 10.0
-"""After a longer time, motion says nothing."""
+"""Motion is not compared over a longer time."""
 FRESH_S = 0.3
 """Somebody seen within this time counts as present."""
 COMPARED_WITHIN_S = 3.0
-"""People who came out of a meeting are compared with those who come out this much later."""
+"""People who came out of a meeting are compared with those who come out within this time."""
 TURNING = 0.2
 """Standard deviation of the change of a person's speed in a second, in sizes per second."""
 STATE_SPREAD = 0.1

@@ -17,9 +17,10 @@ from streampose.people.meetings import FRESH_S, gains_by_motion, leave_meetings
 CLEAR_S = 0.3
 """People are compared once nobody has covered them for this long."""
 LOOKS_GAIN = 0.3
-"""Two identities are exchanged if the similarities of looks gain at least this in total,"""
+"""Two identities are exchanged if this raises the total similarity of looks by at least this much. Used where motion
+cannot be compared."""
 EVIDENCE_GAIN = 2.0
-"""or where motion can be compared, if the evidence of looks and motion does."""
+"""The same for the evidence of looks and motion together. Used where motion can be compared."""
 RETURN_LOOK = 0.6
 """A new person is somebody who was lost if their looks are at least this similar,"""
 RETURN_LEAD = 0.1
@@ -86,7 +87,7 @@ def _exchange_wrong(known: Records, clear: Rows, has_met: Bools, pts_s: float) -
     own = np.diag(alike)
     gains = alike + alike.T - own[:, None] - own[None]
     are_clear = is_clear[:, None] & is_clear[None]
-    gains = np.where(are_clear, gains, np.minimum(gains, 0))  # looks of covered people speak only against an exchange
+    gains = np.where(are_clear, gains, np.minimum(gains, 0))  # looks of covered people can only prevent an exchange
     excess = np.where(are_clear, gains - LOOKS_GAIN, -np.inf) * LOOK_WEIGHT
     if has_met.any():
         has_met = np.append(has_met, np.zeros(len(rows) - len(clear), np.bool_))

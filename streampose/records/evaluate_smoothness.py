@@ -14,7 +14,7 @@ from streampose.records.truth import Float64, TrueFrame
 LEAST_SCORE = 0.3
 """Keypoints with a lower score are not judged; nor are those that are hidden in truth."""
 RESTS, MOVES = 2.0, 40.0
-"""A joint rests below the first, and moves above the second of these true speeds, in pixels per second."""
+"""True speeds in pixels per second: a joint rests below the first and moves above the second."""
 
 
 class Posed(NamedTuple):
@@ -43,11 +43,11 @@ class Smoothness:
     """Each None if no joint rests, or none moves."""
 
     tremble_px: Spread | None
-    """How far a joint that rests moves from one frame to the next."""
+    """How far a resting joint moves from one frame to the next."""
     moving_error_px: Spread | None
-    """How far a joint that moves is from the true one."""
+    """How far a moving joint is from the true one."""
     lag_s: Spread | None
-    """How late a joint is that moves: its error along its path, divided by its speed."""
+    """How late a moving joint is: its error along its path, divided by its speed."""
 
 
 def smoothness(frames: Iterable[tuple[Posed, TrueFrame | None]]) -> Smoothness:

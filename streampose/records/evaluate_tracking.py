@@ -56,7 +56,7 @@ def identified(track_ids: Int64, boxes_xyxy: Float32, number: int) -> Identified
 def judge(truth: Truth, found: Mapping[int, Identified]) -> Tracking:
     """Compare the people found with the true ones, over the frames in `found`.
 
-    A box that shows somebody who hardly can be seen is left out, and so is that person.
+    People who are hardly visible are left out, and so are the boxes that show them.
 
     Raises:
         UsageError: TrackEval is not installed.

@@ -128,7 +128,7 @@ class Plot:
         return names
 
     def _people_of(self, ids: Sequence[int] | None) -> list[Who]:
-        """Return the people who are shown; for a heat map of everybody, nobody in particular."""
+        """Return the people who are shown; an empty list for a heat map of everybody."""
         found = self._found
         if self.what == "heatmap" and ids is None:
             return []

@@ -171,7 +171,7 @@ _KEYS = (
 
 
 def _legend(drawn: set[str]) -> list[Artist]:
-    """Return the keys of what was drawn. What needs no distinction has none."""
+    """Return the entries of the legend. Raw and smoothed curves have entries only if both were drawn."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -1,4 +1,4 @@
-"""Plots where people were in the picture: their paths, a heat map, and when they were there at all."""
+"""Plots of where and when people were in the frame: paths, heat maps and time lines."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CELLS = 320
 BLUR = 0.012
 """Standard deviation of the smoothing of a heat map, as a share of the longer side."""
 AREA = 0.02
-"""Heat is told for a square whose side is about this share of the longer side: larger than the pixels of the map, and
-smaller than a spot, so that no value is higher than the time that somebody was there."""
+"""Times are given for a square whose side is about this share of the longer side. It is larger than a cell, and smaller
+than the smoothing of a point, so that no value exceeds the time that somebody was there."""
 _MAP_SIDE = 8.0
 """The longer side of a map, in inches."""
 _LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1)))

@@ -74,7 +74,7 @@ class Survey:
         return sorted((who for who in self.people if who.source in sources), key=lambda who: -self.people[who].frames)
 
     def of(self, ids: Sequence[int], sources: Collection[str]) -> list[Who]:
-        """Return the people with these identities, in their order; nobody if nobody has one.
+        """Return the people with these identities, in their order; an empty list if nobody has an identity.
 
         Raises `UsageError` if there are others, but no such person.
         """

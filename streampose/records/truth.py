@@ -21,7 +21,7 @@ from streampose.sinks.target import name_of
 Float64 = npt.NDArray[np.float64]
 
 LEAST_VISIBLE = 0.3
-"""Somebody of whom less is visible need not be found; nor does it count as a fault."""
+"""People of whom less is visible are not judged, whether they are found or missed."""
 SAME_IOU = 0.5
 """Minimum IoU of a box and a true box of the same person."""
 _HEAD_ENDS = (("head_top", "top_head"), ("neck", "upper_neck", "head_bottom"))

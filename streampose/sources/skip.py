@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 FIRST_PACKETS = 32
 """How many packets are decoded to find out whether each gives a frame."""
 _MAX_HELD_BYTES = 128_000_000
-"""Most compressed video to hold. Of a longer group of pictures, everything is decoded."""
+"""Maximum compressed video to hold. A larger group of pictures is decoded completely."""
 
 
 class UnreliableError(Exception):
@@ -113,14 +113,14 @@ class Skipping:
             frames: what was decoded from the packets.
 
         Raises:
-            UnreliableError: the frames are not those that the packets promise.
+            UnreliableError: the frames do not match the packets.
         """
         times: list[int] = []
         for frame in frames:
             if frame.pts is None or self._keyframe is None:
                 raise UnreliableError
             if frame.pts < self._keyframe:
-                continue  # it needs what precedes the keyframe
+                continue  # it depends on packets before the keyframe
             if not times and not frame.key_frame:
                 raise UnreliableError
             times.append(frame.pts)
@@ -136,7 +136,7 @@ class Skipping:
         return 0, iter(())
 
     def _begin_at(self, keyframe: Packet[Any], time: int) -> None:
-        """Forget what precedes a keyframe."""
+        """Discard the packets before a keyframe."""
         if self._times:
             self._before += sum(tick >= self._begins for tick in self._times)
             self._highest = max(self._times)
@@ -145,7 +145,7 @@ class Skipping:
         self._keyframe = time
 
     def _note(self, packet: Packet[Any]) -> int:
-        """Note the time of a frame that will come, and return it."""
+        """Record the time of the frame that this packet gives, and return it."""
         time = packet.pts
         is_behind = time is not None and (self._highest is None or time > self._highest)
         if time is None or not is_behind or time in self._times or packet.is_corrupt:

@@ -98,7 +98,7 @@ def test_the_frame_is_in_the_middle_of_what_is_plotted(folder: Path) -> None:
         (["poses.jsonl", "-o", "a.png", "--what", "speed", "--angles", "knee"], "--angles is for plots of angles"),
         (["poses.jsonl", "-o", "a.png", "--what", "path", "--keypoints", "toe"], "unknown keypoint 'toe'"),
         (["poses.jsonl", "-o", "a.png", "--frame", "none.mp4"], "--frame is for path and heatmap: a plot of angles"),
-        (["poses.jsonl", "-o", "a.png", "--what", "path", "--frame", "0"], "--frame: 0 is no file"),
+        (["poses.jsonl", "-o", "a.png", "--what", "path", "--frame", "0"], "--frame: 0 is not a file"),
         (["poses.jsonl", "-o", "a.png", "--what", "path", "--frame", "wide.png"], "--frame is 200x100, but the poses"),
         (["poses.jsonl", "-o", "a.png", "--source", "door"], "no source 'door' in poses.jsonl: there are clip"),
         (["nameless.jsonl", "-o", "a.png"], "nameless.jsonl has no identities"),
