@@ -19,7 +19,6 @@ from streampose.frames import Frame
 from streampose.sources.open import open_source
 from tests.clips import make_clip
 
-
 HEARS_INTERRUPTS = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
 """Tests that a shell runs in the background ignore interrupts, and so would a child."""
 
