@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ class Tracking:
     idf1: float
     switches: int
     identities: int
+    """How many the file has; people without one are not counted here."""
     true_identities: int
 
 
@@ -86,6 +87,11 @@ def judge(truth: Truth, found: Mapping[int, Identified]) -> Tracking:
         float(hota["AssA"].mean()),
         float(identity["IDF1"]),
         int(clear["IDSW"]),
-        data["num_tracker_ids"],
-        data["num_gt_ids"],
+        _count(found_ids),
+        _count(true_ids),
     )
+
+
+def _count(ids_of_frames: Sequence[Int64]) -> int:
+    """Return how many identities there are, without those that `identified` makes."""
+    return int((np.unique(np.concatenate(ids_of_frames)) > NO_TRACK).sum())
