@@ -33,7 +33,7 @@ log = logging.getLogger("streampose")
 _OTHERS = frozenset(["to", "stats", "quiet"])
 _OPTIONS = [option.name for option in options_of("run") if not option.of_source and option.name not in _OTHERS]
 """The parameters of `stream` that are options."""
-_OF_NETWORKS = (
+OF_NETWORKS = (
     *("quality", "pose", "detector", "classes", "dataset_index", "allow_pickle", "device", "dtype", "compile"),
     *("warm_up", "box_threshold", "max_people", "flip_test", "heatmap_blur", "detect_batch", "pose_batch"),
 )
@@ -176,48 +176,11 @@ def stream(
             speed=asked.speed,
             window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen, speed=asked.speed),
         )
-        # After the cheap checks, because these imports take seconds.
-        from streampose.drawing.faces import FaceBlur
-        from streampose.networks.pair import load_pair
-        from streampose.people.only import Only
-        from streampose.people.smooth import Smoother
-        from streampose.people.track import Tracker
-        from streampose.pipeline.parts import Feed, Step
-        from streampose.pipeline.pipeline import Pipeline
-        from streampose.sinks.controls import Controls
+        from streampose.assembly import Assembly  # after the cheap checks, because this import takes seconds
 
-        networks = load_pair(**{name: getattr(asked, name) for name in _OF_NETWORKS})
-        estimator = networks.pose
-        if asked.ellipses and estimator.calibration is None:
-            log.info("%s has no calibration: ellipses show the spread of the heatmaps", estimator.name)
-        annotator = annotator_of(estimator.skeleton, asked)
-        feeds = []
-        for origin, of_origin in zip(origins, sinks, strict=True):
-            is_tracked = asked.track and not origin.info.stills
-            tracker = Tracker(estimator.skeleton, remember_s=asked.remember_s) if is_tracked else None
-            one = Only(asked.only, remember_s=asked.remember_s)
-            steps: list[Step] = [one]
-            if asked.blur is not None:
-                steps.insert(0, FaceBlur(estimator.skeleton, stills=bool(origin.info.stills)))
-            if is_tracked and asked.smooth != "off":
-                steps.append(Smoother(estimator.keypoint_count, replaces=asked.smooth == "data"))
-            for sink in of_origin:
-                sink.take_controls(Controls(annotator, one))
-            feeds.append(Feed(origin, of_origin, tracker, steps))
-        pipeline = Pipeline(
-            feeds,
-            networks.detector,
-            estimator,
-            annotator,
-            device=networks.device,
-            detect_every=asked.detect_every,
-            max_people=asked.max_people,
-            detect_batch=networks.detect_batch,
-            pose_batch=networks.pose_batch,
-            draw=draw,
-            results_wanted=results_wanted,
-            stall_after_s=asked.stall_after_s,
-        )
+        assembly = Assembly(asked)
+        feeds = [assembly.feed(origin, of_origin) for origin, of_origin in zip(origins, sinks, strict=True)]
+        pipeline = assembly.pipeline(feeds, draw=draw, results_wanted=results_wanted)
         opened.pop_all()
     return pipeline
 
@@ -259,11 +222,11 @@ def load(
         ModelError: a network cannot be found, downloaded or loaded.
     """
     dtype = str(dtype).removeprefix("torch.")
-    asked = check(locals(), [*_OF_NETWORKS, "max_pixels"])
+    asked = check(locals(), [*OF_NETWORKS, "max_pixels"])
     from streampose.estimator import Estimator
     from streampose.networks.pair import load_pair
 
-    return Estimator(load_pair(**{name: asked[name] for name in _OF_NETWORKS}), max_pixels=asked["max_pixels"])
+    return Estimator(load_pair(**{name: asked[name] for name in OF_NETWORKS}), max_pixels=asked["max_pixels"])
 
 
 def annotator_of(skeleton: Skeleton, asked: SimpleNamespace) -> Annotator:
