@@ -39,6 +39,8 @@ OF_NETWORKS = (
 )
 """The options that the networks are loaded with."""
 
+_WITHOUT_EFFECT = frozenset(["overwrite", "resume", "stall_after_s", "mirror", "fullscreen", "compile", "warm_up"])
+"""The options that change nothing in the files that a run makes."""
 
 Target = str | os.PathLike[str] | Sink | SharedSink
 
@@ -48,6 +50,7 @@ def stream(
     *,
     to: Target | Iterable[Target] = (),
     overwrite: bool = False,
+    resume: bool = False,
     segment_s: float | None = None,
     speed: float = 1.0,
     quality: Quality = DEFAULT_QUALITY,
@@ -102,6 +105,9 @@ def stream(
         to: sinks, as texts (see `streampose.sinks.open.open_sink`) or objects, for all sources without sinks of their
             own. `{source}` in a text stands for the name of the source.
         overwrite: replace existing files.
+        resume: continue an interrupted run with the same arguments. Data become the same, byte for byte, as without
+            the interruption, and so do the frames of videos. The results of this run begin where it continues.
+            Recordings that are files can be continued, into files. Sources whose outputs are complete are left out.
         segment_s: start a new video file every `segment_s` seconds.
         speed: speed of video files and of a recording in a window, relative to the source: 0.25 is slow motion. Data
             keep their times. Video files have no sound if it is not 1.
@@ -151,35 +157,43 @@ def stream(
         stall_after_s: abort if a step makes no progress for this many seconds.
 
     Raises:
-        UsageError: a value is invalid.
+        UsageError: a value is invalid, or the interrupted run had another source, network or option.
+        NothingToDo: the run is complete (with `resume` only).
         SourceError, ModelError, SinkError: a source or sink cannot be opened, or a network cannot be loaded. During the
             iteration, these errors, `AnnotateError` and `StalledError` are raised after all results before the failure.
     """
     dtype = str(dtype).removeprefix("torch.")
     asked = SimpleNamespace(**check(locals(), _OPTIONS))
+    if asked.resume and asked.overwrite:
+        raise UsageError("`resume` continues the outputs, and `overwrite` replaces them: use one of them")
     if isinstance(asked.only, int) and not asked.track:
         raise UsageError(f"`only` names identity {asked.only}, but `track` is off: allow tracking")
     inputs = [one if isinstance(one, Input) else Input(one) for one in listed(source, Input)]
     wanted = [listed(to if one.to is None else one.to, Sink | SharedSink) for one in inputs]
+    from streampose.archive.resume import refuse_half_done, resumptions
     from streampose.sinks.desk import WindowSettings
     from streampose.sinks.open import open_sinks
     from streampose.sources.open import open_source
 
     with ExitStack() as opened:
         origins = [opened.enter_context(open_source(one, is_alone=len(inputs) == 1)) for one in inputs]
+        if not (asked.resume or asked.overwrite):
+            refuse_half_done([origin.info for origin in origins], wanted)
         sinks = open_sinks(
             opened,
             [origin.info for origin in origins],
             wanted,
-            overwrite=asked.overwrite,
+            overwrite=asked.overwrite or asked.resume,
             segment_s=asked.segment_s,
             speed=asked.speed,
             window=WindowSettings(mirror=asked.mirror, fullscreen=asked.fullscreen, speed=asked.speed),
         )
+        named = {name: value for name, value in vars(asked).items() if name not in _WITHOUT_EFFECT}
+        begun = resumptions(origins, sinks, inputs, named, resume=asked.resume)
         from streampose.assembly import Assembly  # after the cheap checks, because this import takes seconds
 
         assembly = Assembly(asked)
-        feeds = [assembly.feed(origin, of_origin) for origin, of_origin in zip(origins, sinks, strict=True)]
+        feeds = [one.continued(assembly.feed(one.source, one.sinks), assembly.identity()) for one in begun]
         pipeline = assembly.pipeline(feeds, draw=draw, results_wanted=results_wanted)
         opened.pop_all()
     return pipeline

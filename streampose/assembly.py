@@ -52,6 +52,16 @@ class Assembly:
             sink.take_controls(Controls(self.annotator, only))
         return Feed(origin, sinks, tracker, steps)
 
+    def identity(self) -> dict[str, str]:
+        """Return what tells the networks from others, with the words for a message."""
+        networks = self.networks
+        return {
+            "detector": networks.detector.name,
+            "pose network": networks.pose.name,
+            "number format": str(networks.dtype).removeprefix("torch."),
+            "kind of device": networks.device.type,
+        }
+
     def pipeline(self, feeds: Sequence[Feed], *, draw: bool, results_wanted: bool) -> Pipeline:
         """Return a pipeline that takes ownership of the sources and sinks of the feeds. See `Pipeline`."""
         asked, networks = self._asked, self.networks

@@ -2,6 +2,7 @@
 
 StreamposeError             a known failure: one line, exit code 1
 ├── UsageError              an invalid value: exit code 2
+├── NothingToDo             the run is already complete: exit code 0
 ├── SourceError             opening or reading a source failed
 ├── ModelError              finding, loading or running a network failed
 ├── AnnotateError           drawing failed
@@ -34,8 +35,17 @@ class UsageError(StreamposeError):
     exit_code = 2
 
 
+class NothingToDo(StreamposeError):
+    """A run that is already complete. It is not a failure."""
+
+    exit_code = 0
+
+
 class SourceError(StreamposeError):
     """A source that cannot be opened or read further."""
+
+    is_at_end = False
+    """Whether everything that can be read was read, so that reading again gives nothing more."""
 
 
 class ModelError(StreamposeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, inf
 
@@ -11,6 +12,14 @@ from streampose.frames import Part
 TOLERANCE_S = 1e-6
 """A frame that is less than this before a time counts as at that time, because programs print times with six
 decimals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which frame of a source."""
+
+    index: int
+    pts_s: float
 
 
 def part_of(start_s: float | None = None, end_s: float | None = None, every: int = 1) -> Part:

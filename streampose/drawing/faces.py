@@ -10,6 +10,7 @@ import numpy as np
 
 from streampose.errors import AnnotateError, describe
 from streampose.frames import Float32, Image, Result, Skeleton
+from streampose.people import State
 from streampose.people.faces import HOLD_S, FaceFinder, FaceMemory
 from streampose.people.rounding import PIXEL_DECIMALS, as_recorded, rounded
 
@@ -34,6 +35,14 @@ class FaceBlur:
         """
         self._finder = FaceFinder(skeleton.names)
         self._memory = FaceMemory(0.0 if stills else HOLD_S)
+
+    def state(self) -> State:
+        """Return everything that the next frames depend on."""
+        return self._memory.state()
+
+    def restore(self, state: State) -> None:
+        """Continue as the step whose `state` it was."""
+        self._memory.restore(state)
 
     def __call__(self, result: Result) -> Result:
         """Return the result on a frame without faces. Raises `AnnotateError`."""

@@ -52,6 +52,13 @@ OF_RUNS = (
     ),
     Option("overwrite", SWITCH, False, "replace existing files", commands=(*ALL, "draw", "convert", "smooth", "plot")),
     Option(
+        "resume",
+        SWITCH,
+        False,
+        "continue an interrupted run: repeat its command with --resume; the outputs become the same as without the "
+        "interruption",
+    ),
+    Option(
         "quality",
         one_of(*PAIRS),
         DEFAULT_QUALITY,

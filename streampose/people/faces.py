@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streampose.frames import People
+from streampose.people import State
 from streampose.people.names import plain_name
 from streampose.people.overlap import box_overlaps
 
@@ -134,6 +135,14 @@ class FaceMemory:
         self._hold_s = hold_s
         self._places = np.zeros((0, 4))
         self._seen_s = np.zeros(0)
+
+    def state(self) -> State:
+        """Return everything that the next frames depend on."""
+        return {"places": self._places, "seen_s": self._seen_s}
+
+    def restore(self, state: State) -> None:
+        """Continue as the memory whose `state` it was."""
+        self._places, self._seen_s = state["places"], state["seen_s"]
 
     def update(self, places: Float64, pts_s: float) -> Float64:
         """Return the rectangles (M, 4) of a frame, and behind them those of the last `hold_s` that none of them

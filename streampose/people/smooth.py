@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from streampose.frames import NO_TRACK, Float32, Int64, People, Result
+from streampose.people import State
 from streampose.people.known import Bools, Records
 from streampose.people.overlap import box_areas
 
@@ -80,6 +81,14 @@ class Smoother:
         """
         self._filters = Filters(keypoint_count)
         self._replaces = replaces
+
+    def state(self) -> State:
+        """Return everything that the next frames depend on."""
+        return {"known": self._filters.known}
+
+    def restore(self, state: State) -> None:
+        """Continue as the smoother whose `state` it was."""
+        self._filters.known = state["known"]
 
     def __call__(self, result: Result) -> Result:
         """Return the result with smoothed keypoints."""
@@ -154,32 +163,33 @@ class Filters:
 
     def __init__(self, keypoint_count: int) -> None:
         """Start without people."""
-        self._known: Records = np.zeros(0, _record(keypoint_count))
+        self.known: Records = np.zeros(0, _record(keypoint_count))
+        """(M,) the filters of the people of the latest frames."""
 
     def step(self, measured: Measured, pts_s: float) -> tuple[Expected, Records]:
         """Return the state of the filters at a later time: as expected, and as corrected by what is measured."""
         before, is_new = self._before(measured, pts_s)
         expected = _predicted(before, measured.sizes, pts_s)
         now = _corrected(expected, measured)
-        is_missing = ~np.isin(self._known["id"], measured.ids) & (pts_s - self._known["pts_s"] <= RESTART_S)
-        self._known = np.concatenate([now, self._known[is_missing]]) if is_missing.any() else now
+        is_missing = ~np.isin(self.known["id"], measured.ids) & (pts_s - self.known["pts_s"] <= RESTART_S)
+        self.known = np.concatenate([now, self.known[is_missing]]) if is_missing.any() else now
         return Expected(expected, is_new), now
 
     def _before(self, measured: Measured, pts_s: float) -> tuple[Records, Bools]:
         """Return what is known of the people, and who starts where they are found: who is new, or after a gap."""
         ids, sizes = measured.ids, measured.sizes
-        before = np.zeros(len(ids), self._known.dtype)
+        before = np.zeros(len(ids), self.known.dtype)
         before["id"], before["pts_s"] = ids, pts_s
         before["rest_xy"] = before["xy"] = measured.xy
         before["rest_variance"] = before["variance"] = np.square(FIRST_SPREAD * sizes)
         before["speed_variance"] = np.square(FIRST_SPEED * sizes)
         before["resting"] = 0.5
         is_new = np.ones(len(ids), np.bool_)
-        row_of = {number: row for row, number in enumerate(self._known["id"].tolist())}
+        row_of = {number: row for row, number in enumerate(self.known["id"].tolist())}
         for row, number in enumerate(ids.tolist()):
             known = row_of.get(number)
-            if known is not None and 0 <= pts_s - self._known["pts_s"][known] <= RESTART_S:
-                before[row], is_new[row] = self._known[known], False
+            if known is not None and 0 <= pts_s - self.known["pts_s"][known] <= RESTART_S:
+                before[row], is_new[row] = self.known[known], False
         return before, is_new
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from streampose.frames import NO_TRACK, Boxes, Float32, Image, Int64, People, Skeleton
-from streampose.people import REMEMBER_S
+from streampose.people import REMEMBER_S, State
 from streampose.people.appearance import LookReader
 from streampose.people.carry import carry_boxes, moved
 from streampose.people.evidence import evidence_of
@@ -66,6 +66,12 @@ DOUBT_SHARE = 0.8
 LEAST_INSIDE = 0.3
 """A person whose box has a smaller share of its area inside the frame has left."""
 
+_STATE = (
+    *("_known", "_next_id", "_shape", "in_doubt", "_reconsidered_s", "_count", "_frames", "_expected_frames"),
+    *("_past_s", "_longest_s"),
+)
+"""The attributes of a tracker that change."""
+
 NOBODY = -1
 """The row of a person who is not known."""
 
@@ -96,6 +102,16 @@ class Tracker:
         self._expected_frames = 0
         self._past_s = 0.0
         self._longest_s = 0.0
+
+    def state(self) -> State:
+        """Return everything that the next frames depend on."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def restore(self, state: State) -> None:
+        """Continue as the tracker whose `state` it was."""
+        for name in _STATE:
+            setattr(self, name, state[name])
+        self._shape = tuple(self._shape)
 
     def stats(self) -> dict[str, float]:
         """Return counts so far as JSON values: distinct `people`, `mean_s` and `longest_s` from first to last sight,

@@ -68,6 +68,9 @@ class DetectAndFollow:
             tracker = None if lane.source.info.stills else lane.tracker or Tracker(networks.skeleton)
             lane.tracks_in_turn = False
             follower = Follower(tracker, schedule, max_people=max_people)
+            if lane.saved is not None:
+                follower.restore(lane.saved.state["before"])
+            lane.follower = follower
             self._followed[lane] = _Followed(follower)
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:

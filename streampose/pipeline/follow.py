@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from streampose.frames import Boxes, Frame, People
+from streampose.people import State
 from streampose.people.known import Bools
 from streampose.people.track import Tracker
 from streampose.pipeline.schedule import JUMP_S, Schedule
@@ -34,9 +35,24 @@ class Follower:
         self._size = 0, 0
         """Height and width of the frame."""
         self._pts_s = float("-inf")
+        self._index = 0
+        """Number of the latest frame."""
         self._is_found: Bools = np.zeros(0, np.bool_)
         """For each box returned, whether the detector found it."""
         self._has_looked = False
+
+    def state(self) -> State:
+        """Return everything that the next frames depend on."""
+        tracker = {} if self._tracker is None else self._tracker.state()
+        return {"tracker": tracker, "size": self._size, "pts_s": self._pts_s, "index": self._index}
+
+    def restore(self, state: State) -> None:
+        """Continue as the follower whose `state` it was."""
+        if self._tracker is not None:
+            self._tracker.restore(state["tracker"])
+        height, width = state["size"]
+        self._size, self._pts_s, self._index = (height, width), state["pts_s"], state["index"]
+        self._schedule.begin_after(self._index)
 
     def is_due(self, frame: Frame) -> bool:
         """Whether the detector will run on a future frame, by its number alone. Called once per frame."""
@@ -79,6 +95,7 @@ class Follower:
 
     def learn(self, people: People, frame: Frame) -> People:
         """Return the people found in the boxes last returned, best box first, with their track ids."""
+        self._index = frame.index
         if self._tracker is None:
             return people
         tracked = self._tracker.update(

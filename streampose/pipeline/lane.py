@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +13,10 @@ from streampose.channel import Channel, Closed, Merge
 from streampose.errors import AnnotateError, SourceError, StreamposeError, wrapped
 from streampose.frames import Captured, Result, RunInfo
 from streampose.meter import Drop, Meter
+from streampose.picker import Place
 from streampose.pipeline.parts import Drawer, Feed
-from streampose.pipeline.sink_run import SinkRun, told_apart
+from streampose.pipeline.savepoints import SAVEPOINT_FRAMES, Keeper, Mark, Savepoint, state_of
+from streampose.pipeline.sink_run import Marked, SinkRun, told_apart
 
 CHANNEL_DEPTH = 8
 """Maximum frames between two steps: enough to bridge a short delay of one step, at little memory."""
@@ -65,7 +68,7 @@ class Lane:
 
         self.slot = captured.inlet(LIVE_SLOT_DEPTH if is_live else CHANNEL_DEPTH, on_drop=counted(Drop.BUSY))
         depth = LIVE_DEPTH if is_live else CHANNEL_DEPTH
-        self.posed: Channel[Result] = Channel(depth, on_drop=counted(Drop.OUTPUT))
+        self.posed: Channel[Result | Mark] = Channel(depth, on_drop=counted(Drop.OUTPUT))
         self.results = results.inlet(depth, on_drop=counted(Drop.OUTPUT))
         self.sinks = [
             SinkRun(
@@ -87,6 +90,14 @@ class Lane:
         self.tracks_in_turn = feed.tracker is not None
         """Whether the tracker runs here, and not already between the networks."""
         self._steps = feed.steps
+        self.follower: Keeper | None = None
+        """What follows people before their poses are found; set if the tracker does not run here."""
+        self.saved = feed.saved
+        self._journal = feed.journal
+        self._handed_on = 0 if feed.saved is None else feed.saved.frames
+        self._has_begun = False
+        self._was_read = False
+        """Whether the source was read to its end."""
         self._annotator = annotator
         self._results_wanted = results_wanted
 
@@ -117,11 +128,25 @@ class Lane:
         self.slot.close()
 
     def hand_on(self, result: Result) -> None:
-        """Take a result for drawing. If no more are wanted, stop the capture."""
+        """Take a result for drawing, and mark a savepoint if one is due. If no more are wanted, stop the capture."""
         try:
             self.posed.put(result)
+            self._handed_on += 1
+            if not self.source.info.is_live and self._handed_on % SAVEPOINT_FRAMES == 0:
+                place = Place(result.frame.index, result.frame.pts_s)
+                state = {} if self.follower is None else deepcopy(self.follower.state())
+                self.posed.put(Mark(place, self._handed_on, state))
         except Closed:
             self.slot.close()
+
+    def settle(self) -> None:
+        """Forget the savepoints if the run of this source is complete. Called when its threads have ended."""
+        meter = self.source.meter
+        is_complete = self.ended and self._was_read and not meter.under_way and self.failure is None
+        if self._journal is not None and is_complete and all(run.error is None for run in self.sinks):
+            self._journal.finish()
+            for run in self.sinks:
+                run.sink.discard_kept()
 
     def capture(self) -> None:
         """Read frames until the source ends or is stopped. Runs in the capture thread."""
@@ -135,6 +160,7 @@ class Lane:
                 with nullcontext() if info.is_live else self._meter.working(step, f"frame {count}"):
                     captured = next(captures, None)
                 if captured is None:
+                    self._was_read = True
                     break
                 if not info.is_live:
                     self.source.meter.captured()
@@ -145,6 +171,7 @@ class Lane:
             pass
         except BaseException as error:
             ending = wrapped(SourceError, f"{info.text}: reading failed", error)
+            self._was_read = isinstance(ending, SourceError) and ending.is_at_end
         finally:
             self.slot.finish(ending)
 
@@ -155,8 +182,12 @@ class Lane:
         """
         ending: BaseException | None = None
         try:
-            for result in self.posed:
-                drawn = self._draw(self._stepped(result))
+            for value in self.posed:
+                if isinstance(value, Mark):
+                    self._mark(value)
+                    continue
+                self._begin()
+                drawn = self._draw(self._stepped(value))
                 for run in self.sinks_threaded:
                     run.put(drawn)
                 if self._nobody_wants_more():
@@ -173,6 +204,20 @@ class Lane:
             for run in self.sinks_threaded:
                 run.feed.finish()
             self.results.finish(ending)
+
+    def _begin(self) -> None:
+        """Prepare the journal before the first frame."""
+        if self._journal is not None and not self._has_begun:
+            self._journal.begin()
+        self._has_begun = True
+
+    def _mark(self, mark: Mark) -> None:
+        """Send a savepoint to the sinks that make files, behind the frames before it."""
+        keepers = [*self._steps, self.tracker] if self.tracks_in_turn else self._steps
+        runs = [run for run in self.sinks_threaded if run.sink.path is not None]
+        savepoint = Savepoint(mark.place, mark.frames, state_of(keepers, mark.state), self._journal, len(runs))
+        for number, run in enumerate(runs):
+            run.put(Marked(savepoint, number))
 
     def _stepped(self, result: Result) -> Result:
         what = f"frame {result.frame.index}"

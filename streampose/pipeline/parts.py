@@ -10,6 +10,7 @@ from streampose.frames import Boxes, Captured, Image, People, Poses, Result, Shr
 from streampose.meter import SourceMeter
 from streampose.networks.pending import Pending
 from streampose.people.track import Tracker
+from streampose.pipeline.savepoints import Journal, Saved
 from streampose.sinks.sink import Sink
 
 if TYPE_CHECKING:
@@ -78,3 +79,7 @@ class Feed:
     """Gives people identities; None leaves them without."""
     steps: Sequence[Step] = ()
     """Applied in this order to each result, before drawing."""
+    journal: Journal | None = None
+    """Keeps the savepoints; None keeps none."""
+    saved: Saved | None = None
+    """The savepoint of an earlier run that the source, the tracker, the steps and the sinks continue from."""

@@ -233,6 +233,7 @@ class Run:
         for lane in self._lanes:
             if stalled is None:
                 lane.source.close()
+            lane.settle()
             lane.source.meter.dropped(Drop.STOPPED, lane.source.meter.under_way)
         if failure is None or isinstance(failure, GeneratorExit):
             errors = [stalled, self._first_failure, *(run.error for run in runs)]

@@ -68,6 +68,10 @@ class Schedule(Protocol):
         """Record that the detector ran on the frame at `pts_s`."""
         ...
 
+    def begin_after(self, index: int) -> None:
+        """Continue behind a frame of an earlier run."""
+        ...
+
 
 class EveryNth:
     """Selects the frames 0, N, 2N, ..., or the frames after them if they were dropped.
@@ -88,6 +92,9 @@ class EveryNth:
 
     def looked(self, pts_s: float) -> None:
         pass
+
+    def begin_after(self, index: int) -> None:
+        self._before = index
 
 
 class Budget:
@@ -168,3 +175,6 @@ class Spending:
 
     def looked(self, pts_s: float) -> None:
         self._looked_s = pts_s
+
+    def begin_after(self, index: int) -> None:
+        pass

@@ -6,15 +6,24 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from streampose.channel import Channel, Closed, Empty, Finished
 from streampose.errors import SinkError, StreamposeError, wrapped
 from streampose.frames import Result, RunInfo
 from streampose.meter import Drop, Meter
+from streampose.pipeline.savepoints import Savepoint
 from streampose.sinks.sink import Sink
 
 log = logging.getLogger("streampose")
+
+
+class Marked(NamedTuple):
+    """A savepoint in the channel of a sink."""
+
+    savepoint: Savepoint
+    number: int
+    """Of the sink, among those that take part."""
 
 
 class SinkRun:
@@ -50,7 +59,7 @@ class SinkRun:
         self.gone = False
         self._written = 0
         self._dropped = 0
-        self.feed: Channel[Result] = Channel(depth, on_drop=self._drop if is_live else None)
+        self.feed: Channel[Result | Marked] = Channel(depth, on_drop=self._drop if is_live else None)
         self._run_info = run_info
         self._opens_late = is_live
         self._opened = False
@@ -63,7 +72,7 @@ class SinkRun:
             self.open()
             while not self.gone:
                 try:
-                    self.write(self.feed.take(self.sink.idle_every_s))
+                    self._take(self.feed.take(self.sink.idle_every_s))
                 except Empty:
                     self.idle()
         except Finished:
@@ -74,10 +83,10 @@ class SinkRun:
             self.feed.close()
             self.close()
 
-    def put(self, result: Result) -> None:
-        """Pass a result to the sink's thread. Discard it if the sink has ended."""
+    def put(self, value: Result | Marked) -> None:
+        """Pass a result or a savepoint to the sink's thread. Discard it if the sink has ended."""
         with suppress(Closed):
-            self.feed.put(result)
+            self.feed.put(value)
 
     def open(self) -> None:
         """Open the sink. If its source is live, `write` opens it with the first frame, which tells the size."""
@@ -87,6 +96,12 @@ class SinkRun:
     def _open(self) -> None:
         self._opened = True
         self._attempt("opening", lambda: self.sink.open(self._run_info()))
+
+    def _take(self, value: Result | Marked) -> None:
+        if isinstance(value, Result):
+            self.write(value)
+        elif self._opened and not self.gone:
+            self._attempt("savepoint", lambda: value.savepoint.reached(value.number, self.sink.savepoint()))
 
     def write(self, result: Result) -> None:
         if not self._opened:
@@ -121,7 +136,7 @@ class SinkRun:
             self.gone = True
             self.quit = self.sink.quits_run
 
-    def _drop(self, _result: Result) -> None:
+    def _drop(self, _value: Result | Marked) -> None:
         self._dropped += 1
 
     def _attempt(self, what: str, call: Callable[[], bool | None]) -> bool | None:

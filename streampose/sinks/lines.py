@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 
 class LineFile:
@@ -14,6 +15,19 @@ class LineFile:
         self._fd = fd
         self.is_open = True
         self.size_bytes = 0
+
+    @classmethod
+    def cut_at(cls, path: Path, size_bytes: int) -> LineFile:
+        """Open a file to append to its first `size_bytes`, and cut off the rest. Raises `OSError`."""
+        file = cls(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+        file.size_bytes = size_bytes
+        os.ftruncate(file._fd, size_bytes)
+        os.lseek(file._fd, 0, os.SEEK_END)
+        return file
+
+    def sync(self) -> None:
+        """Bring the file to the disk. Raises `OSError`."""
+        os.fsync(self._fd)
 
     def append(self, line: bytes, *, over: int = 0) -> None:
         """Append a line, which ends with a line break, in place of the last `over` bytes.

@@ -10,6 +10,7 @@ class NullSink(Sink):
     """Discards every frame; nothing is drawn for it."""
 
     needs_drawn = False
+    leaves_nothing = True
 
     def __init__(self) -> None:
         super().__init__("null")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from streampose.errors import SinkError
 from streampose.frames import Result, RunInfo
@@ -30,7 +31,7 @@ class KeypointsSink(Sink):
             check_file(path, overwrite=overwrite, source_path=source_path)
         elif sys.stdout is None or sys.stdout.closed:
             raise SinkError("cannot write to standard output: it is closed; name a file, e.g. poses.jsonl")
-        self._path = path
+        self.path = self._path = path
         self._overwrite = overwrite
         self._run: RunInfo | None = None
         self._file: LineFile | None = None
@@ -59,6 +60,32 @@ class KeypointsSink(Sink):
             raise failed(self.text, error) from error
         self._frames += 1
         return None
+
+    def savepoint(self) -> dict[str, Any]:
+        """See `Sink`."""
+        if self._file is None:
+            return {}
+        try:
+            self._file.sync()
+        except OSError as error:
+            raise failed(self.text, error) from error
+        return {"frames": self._frames, "bytes": self._file.size_bytes}
+
+    def holds(self, state: dict[str, Any]) -> bool:
+        """See `Sink`."""
+        try:
+            return self._path is not None and bool(state) and self._path.stat().st_size >= state["bytes"]
+        except OSError:
+            return False
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """See `Sink`. What follows the savepoint is cut off."""
+        assert self._path is not None
+        try:
+            self._file = LineFile.cut_at(self._path, state["bytes"])
+        except OSError as error:
+            raise failed(self.text, error) from error
+        self._frames = state["frames"]
 
     def close(self) -> None:
         """Close the file. Raises `SinkError`."""

@@ -50,6 +50,7 @@ class PublishSink(Sink):
     """
 
     idle_every_s = 0.5
+    leaves_nothing = True
 
     def __init__(self, url: str, *, give_up_after_s: float | None = None) -> None:
         """Check `url`. The sink connects with the first frame.

@@ -7,13 +7,18 @@ A sink is opened once for the run (`open`), receives every finished frame in ord
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streampose.frames import Result, RunInfo, SourceInfo
 
 if TYPE_CHECKING:
     from streampose.sinks.controls import Controls
+
+SAVEPOINTS_KEPT = 4
+"""How many of the latest savepoints a run can be continued from. The last one may be too late for an output that
+buffers, such as a video file."""
 
 
 class Sink(ABC):
@@ -35,6 +40,11 @@ class Sink(ABC):
     idle_every_s: float | None = None
     """Call `idle` each time no frame has arrived for this many seconds; None never calls it. For a sink on the main
     thread, `idle` is called several times per second."""
+
+    path: Path | None = None
+    """The file or folder that the sink makes, if a later run can continue it; otherwise None."""
+    leaves_nothing: bool = False
+    """Whether nothing remains of the output, as of a window, so that there is nothing to continue."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -66,6 +76,25 @@ class Sink(ABC):
         Returns the same values as `write`.
         """
         return None
+
+    def savepoint(self) -> dict[str, Any]:
+        """Bring the frames written so far to the disk. Called between two frames of a recording. Raises `SinkError`.
+
+        Returns:
+            What `resume` needs to continue here, as JSON values.
+        """
+        return {}
+
+    def holds(self, state: dict[str, Any]) -> bool:  # noqa: ARG002 - most outputs cannot lose what they had
+        """Return whether the output of an earlier run still has everything up to a savepoint, whose `state` it is."""
+        return True
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Continue the output of an earlier run behind a savepoint. Called before `open`. Raises `SinkError`."""
+        raise NotImplementedError
+
+    def discard_kept(self) -> None:  # noqa: B027 - most sinks put nothing aside
+        """Remove what was put aside of earlier runs. Called when the run is complete, or begins again."""
 
     def status(self) -> dict[str, int | float | str]:
         """Return the sink's own status as JSON values by name. Called from any thread.

@@ -6,6 +6,7 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -71,7 +72,7 @@ class StillSink(_Stills):
         """Check `path`, whose suffix is one of `STILL_SUFFIXES`. Raises `UsageError` and `SinkError`."""
         super().__init__(name_of(path))
         check_file(path, overwrite=overwrite, source_path=source_path)
-        self._path = path
+        self.path = self._path = path
         self._overwrite = overwrite
         self._size_bytes = 0
 
@@ -86,6 +87,9 @@ class StillSink(_Stills):
         if self._size_bytes:
             raise SinkError(f"{self.text} is a single still, but the source has more frames: give a folder, e.g. out/")
         self._size_bytes = _write(self._path, self._picture(result, self._path.suffix), overwrite=self._overwrite)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """See `Sink`. The still is written again."""
 
     def close(self) -> None:
         """Do nothing: a written still is already complete."""
@@ -119,7 +123,7 @@ class StillsSink(_Stills):
         check_folder(folder, self.text)
         if not overwrite and folder.is_dir() and _holds_stills(folder):
             raise UsageError(f"{self.text} already has stills: choose another folder, or replace them with `overwrite`")
-        self._folder = folder
+        self.path = self._folder = folder
         self._overwrite = overwrite
         self._sources: frozenset[Identity] = frozenset()
         self._swept: set[Path] = set()
@@ -143,6 +147,14 @@ class StillsSink(_Stills):
             self._failed = True
             raise
         self._frames += 1
+
+    def savepoint(self) -> dict[str, Any]:
+        """See `Sink`."""
+        return {"frames": self._frames, "size_bytes": self._size_bytes}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """See `Sink`. Stills behind the savepoint are written again."""
+        self._frames, self._size_bytes = state["frames"], state["size_bytes"]
 
     def close(self) -> None:
         """Do nothing: every written still is already complete."""

@@ -145,6 +145,17 @@ def create(path: Path, *, overwrite: bool) -> int:
         raise failed(name_of(path), error) from error
 
 
+def sync(path: Path) -> int:
+    """Bring a file or a folder to the disk. Return its size in bytes. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return size_bytes
+
+
 def settle(path: Path) -> int:
     """Return the size of the file at `path` in bytes. Remove it if it is empty, because nothing could be written.
 

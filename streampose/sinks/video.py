@@ -5,34 +5,34 @@ Knows MP4, MOV and Matroska, and nothing about networks.
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 # isort: split
 import av
 from av.container import OutputContainer
 from av.video.frame import PictureType
-from av.video.stream import VideoStream
 
 from streampose.errors import SinkError, describe
 from streampose.frames import Image, Result, RunInfo, SourceInfo
 from streampose.sinks.encode import Canvas, frame_rate
-from streampose.sinks.sink import Sink
+from streampose.sinks.h264 import Encoder
+from streampose.sinks.kept import KEPT, frames_in, packets_from
+from streampose.sinks.sink import SAVEPOINTS_KEPT, Sink
 from streampose.sinks.sound import Sound
-from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle
+from streampose.sinks.target import check_file, create, failed, frames_and_size, make_folder, name_of, settle, sync
 
 log = logging.getLogger("streampose")
 
 VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """File suffix -> FFmpeg's name of the container."""
-
-ENCODER = {"preset": "veryfast", "crf": "20", "forced-idr": "1", "x264-params": "cpu-independent=1"}
-"""`veryfast` takes 1.4 times as long as `superfast` and halves the file size. `medium` takes 2.5 times as long as
-`veryfast` and saves another 2 %. At normal viewing distance, CRF 20 is indistinguishable from the drawn frame.
-With `cpu-independent`, the same frames give the same file, in the same time; otherwise x264's estimates vary a little
-from one encoding to the next."""
 
 FRAGMENT_S = 2
 """Seconds of video and sound that a killed run may lose, in addition to about 20 frames in the encoder. MP4 fragments
@@ -53,7 +53,7 @@ _FAILURES = (av.FFmpegError, OSError, ValueError)
 
 
 class VideoFileSink(Sink):
-    """An H.264 video file, 4:2:0, encoded with the settings in `ENCODER`.
+    """An H.264 video file, 4:2:0, encoded with the settings in `h264.ENCODER`.
 
     The file keeps the source's timestamps, including variable frame rates and a start time other than zero. They are
     exact to the tick in MP4 and MOV, and to the container's millisecond in Matroska. A part of a recording begins at
@@ -83,11 +83,22 @@ class VideoFileSink(Sink):
         self._failed = False
         self._frames = 0
         self._size_bytes = 0
+        self.path = path
+        self._generation = 0
+        """How often the file was continued by another run,"""
+        self._continued: dict[str, Any] | None = None
+        """the state of the savepoint that this run continues,"""
+        self._found: dict[int, int] = {}
+        """how many frames the earlier files have, by generation,"""
+        self._savepoints = 0
+        """and the savepoints of this run."""
 
     def open(self, run: RunInfo) -> None:
-        """Create the folder. Raises `SinkError`."""
+        """Create the folder. Copy what an interrupted run has encoded, if it is continued. Raises `SinkError`."""
         make_folder(self._path.parent, self.text)
         self._source = run.source
+        if self._continued is not None:
+            self._copy(run.source, self._continued)
 
     def write(self, result: Result) -> None:
         """Encode one frame and copy the sound that precedes it. Raises `SinkError`."""
@@ -96,17 +107,46 @@ class VideoFileSink(Sink):
         image = result.frame.image if result.drawn is None else result.drawn
         if self._file is not None and not self._file.can_hold(result.frame.pts_s):
             raise SinkError(f"cannot write {self.text}: a pause of hours does not fit into this container; use .mkv")
-        try:
+        with self._failing():
             if self._file is None:
-                os.close(create(self._path, overwrite=self._overwrite))
-                self._file = _VideoFile(self._path, image, result.frame.pixel_aspect, self._source, self._speed)
+                height, width = image.shape[:2]
+                self._file = self._created(self._source, (width, height), result.frame.pixel_aspect)
             self._file.add(image, result.frame.pixel_aspect, result.frame.pts_s)
-        except _FAILURES as error:
-            self._failed = True
-            if self._file is None:
-                settle(self._path)
-            raise _failed(self.text, error) from error
         self._frames += 1
+
+    def savepoint(self) -> dict[str, Any]:
+        """Encode what follows afresh. See `Sink`."""
+        if self._file is None:
+            return {}
+        with self._failing():
+            self._file.begin_afresh()
+            synced = sync(self._path)
+        self._savepoints += 1
+        if self._savepoints > SAVEPOINTS_KEPT:
+            self.discard_kept()
+        state = {"frames": self._frames, "generation": self._generation, "synced_bytes": synced}
+        return state | self._file.state()
+
+    def holds(self, state: dict[str, Any]) -> bool:
+        """See `Sink`. Ask for the latest savepoint first: everything was synced then."""
+        if not state:
+            return False
+        generation = state["generation"]
+        if generation not in self._found:
+            self._found[generation] = frames_in(self._place(generation), state["synced_bytes"])
+        self._generation = max(self._generation, generation + 1)
+        return self._found[generation] >= int(state["frames"])
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """See `Sink`. The earlier file is put aside, and its frames are copied when the sink is opened."""
+        kept = self._kept(state["generation"])
+        try:
+            if not kept.exists():
+                self._path.replace(kept)
+        except OSError as error:
+            raise failed(self.text, error) from error
+        self._continued = state
+        self._frames = state["frames"]
 
     def close(self) -> None:
         """Write the frames left in the encoder, the remaining sound and the index. Raises `SinkError`."""
@@ -126,6 +166,45 @@ class VideoFileSink(Sink):
         finally:
             self._size_bytes = settle(self._path)
 
+    def _created(self, source: SourceInfo, size: tuple[int, int], pixel_aspect: Fraction) -> _VideoFile:
+        if self._continued is None:
+            self.discard_kept()
+        os.close(create(self._path, overwrite=self._overwrite))
+        try:
+            return _VideoFile(self._path, size, pixel_aspect, source, self._speed)
+        except _FAILURES:
+            settle(self._path)
+            raise
+
+    def _copy(self, source: SourceInfo, state: dict[str, Any]) -> None:
+        """Begin the file with the frames of an earlier one."""
+        with self._failing():
+            self._file = self._created(source, tuple(state["size"]), Fraction(*state["pixel_aspect"]))
+            for _ in self._file.copy(self._kept(state["generation"]), state):
+                self.resumed_at_s = time.monotonic()  # reading hours of video takes a while
+
+    def _place(self, generation: int) -> Path:
+        """Return where the file of an earlier run is."""
+        kept = self._kept(generation)
+        return kept if kept.exists() else self._path
+
+    def _kept(self, generation: int) -> Path:
+        return self._path.with_name(f"{self._path.name}{KEPT}{generation}")
+
+    def discard_kept(self) -> None:
+        """Remove the files of earlier runs that were put aside."""
+        with suppress(OSError):
+            for left in self._path.parent.glob(f"{glob.escape(self._path.name)}{KEPT}*"):
+                left.unlink()
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except _FAILURES as error:
+            self._failed = True
+            raise _failed(self.text, error) from error
+
     def summary(self) -> str | None:
         """Return name, number of frames and size; None before the first frame."""
         if not self._frames:
@@ -141,10 +220,16 @@ class _VideoFile:
     """An open container with its encoder and its sound. Raises PyAV's own errors, which `_FAILURES` lists."""
 
     def __init__(
-        self, path: Path, image: Image, pixel_aspect: Fraction, source: SourceInfo, speed: Fraction = Fraction(1)
+        self,
+        path: Path,
+        size: tuple[int, int],
+        pixel_aspect: Fraction,
+        source: SourceInfo,
+        speed: Fraction = Fraction(1),
     ) -> None:
-        height, width = image.shape[:2]
-        self._canvas = Canvas(width, height, pixel_aspect, source.colours)
+        """Create the file. `size` is the width and height of the first frame in pixels."""
+        self._size, self._pixel_aspect = size, pixel_aspect
+        self._canvas = Canvas(*size, pixel_aspect, source.colours)
         self._begins_s = source.begins_s
         self._ticks = source.time_base
         self._time_base = source.time_base / speed
@@ -155,6 +240,7 @@ class _VideoFile:
         self._keyframes_by_time = not fps
         self._keyframe_s = float("-inf")
         self._since_keyframe = 0
+        self._first_pts = 0
         self._last_pts: int | None = None
         self._end_s = 0.0
         format_name = VIDEO_FORMATS[path.suffix.lower()]
@@ -179,14 +265,48 @@ class _VideoFile:
             self._sound.copy_until(float(pts * self._time_base))
         if self._last_pts is not None:
             pts = max(pts, self._last_pts + 1)  # the muxer accepts only increasing times
-        self._last_pts = pts
-        self._end_s = float(pts * self._time_base) + self._frame_s
+        else:
+            self._first_pts = pts
+        self._reach(pts)
         frame = self._canvas.frame(image, pixel_aspect)
         frame.pts = pts
         frame.time_base = self._time_base
         if self._keyframes_by_time and self._is_keyframe_due(float(pts * self._time_base)):
             frame.pict_type = PictureType.I
         self._container.mux(self._encoder.encode(frame))
+
+    def begin_afresh(self) -> None:
+        """Write the buffered frames. What follows does not depend on them."""
+        self._container.mux(self._encoder.begin_afresh())
+        self._keyframe_s, self._since_keyframe = float("-inf"), 0
+
+    def state(self) -> dict[str, Any]:
+        """Return what `copy` needs, as JSON values."""
+        aspect = self._pixel_aspect
+        return {
+            "size": self._size,
+            "pixel_aspect": [aspect.numerator, aspect.denominator],
+            "first_pts": self._first_pts,
+            "last_pts": self._last_pts,
+            "first_dts": self._encoder.first_dts,
+        }
+
+    def copy(self, path: Path, state: dict[str, Any]) -> Iterator[None]:
+        """Copy the frames of an earlier file up to a savepoint, and the sound that precedes them. Yield after each."""
+        first_s = state["first_pts"] * self._time_base
+        self._encoder.first_dts = list(state["first_dts"])
+        for packet, time_s in packets_from(path, first_s, state["frames"]):
+            if self._sound is not None:
+                self._sound.copy_until(float(time_s))
+            self._container.mux(self._encoder.copied(packet))
+            yield
+        self.begin_afresh()
+        self._first_pts = state["first_pts"]
+        self._reach(state["last_pts"])
+
+    def _reach(self, pts: int) -> None:
+        self._last_pts = pts
+        self._end_s = float(pts * self._time_base) + self._frame_s
 
     def _tick(self, pts_s: float) -> int:
         """Return the time in the file of a time in the source."""
@@ -201,7 +321,7 @@ class _VideoFile:
 
     def finish(self) -> None:
         """Write the buffered frames and the remaining sound."""
-        self._container.mux(self._encoder.encode(None))
+        self._container.mux(self._encoder.finish())
         if self._sound is not None:
             self._sound.finish(self._end_s)
 
@@ -213,13 +333,12 @@ class _VideoFile:
             if self._sound is not None:
                 self._sound.close()
 
-    def _add_encoder(self, fps: float | None) -> VideoStream:
+    def _add_encoder(self, fps: float | None) -> Encoder:
         rate = frame_rate(fps)  # for the rate control and the keyframes
         keyframe_every = min(max(MIN_FRAGMENT_FRAMES, round(FRAGMENT_S * rate)), MAX_FRAGMENT_FRAMES)
-        stream = self._container.add_stream("libx264", rate=rate, options=ENCODER | {"g": str(keyframe_every)})
-        self._canvas.set_up(stream.codec_context)
-        stream.codec_context.time_base = self._time_base
-        return stream
+        return Encoder(
+            self._container, self._canvas, time_base=self._time_base, rate=rate, keyframe_every=keyframe_every
+        )
 
 
 def _sound_of(source: SourceInfo, output: OutputContainer, name: str, speed: Fraction) -> Sound | None:

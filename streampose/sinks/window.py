@@ -31,6 +31,7 @@ class _ViewSink(Sink):
 
     on_main_thread = True
     quits_run = True
+    leaves_nothing = True
 
     def __init__(self, desk: Desk, view: View) -> None:
         super().__init__("window")

@@ -27,8 +27,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from streampose.errors import SourceError
-from streampose.frames import Captured, Frame, Image, Shrink, SourceInfo
-from streampose.picker import TOLERANCE_S, Picker, nothing_in, picked_count, starts_behind
+from streampose.frames import Captured, Frame, Image, Part, Shrink, SourceInfo
+from streampose.picker import TOLERANCE_S, Picker, Place, nothing_in, picked_count, starts_behind
 from streampose.sources.convert import NO_CROP, Crop, FrameConverter, colours_of, ffmpeg_reason
 from streampose.sources.decode import (
     RESTART_S,
@@ -85,6 +85,21 @@ class Recorded(Source):
             )
             yield Captured(frame, shot.shrink)
 
+    def resume_after(self, place: Place) -> None:
+        """Continue behind a frame that an earlier run has read. `info` stays that of the whole recording.
+
+        Reading then raises `SourceError` if the frame is not there any more.
+        """
+        self._reader.close()
+        self._reader = self._read_after(place)
+        self._shots = self._reader
+
+    def _read_after(self, place: Place) -> Generator[Shot]:
+        """Yield the shots behind a frame."""
+        for shot in self._read():
+            if shot.number > place.index:
+                yield shot
+
     def close(self) -> None:
         self._reader.close()
         self._shots = iter(())
@@ -102,17 +117,25 @@ class VideoFile(Recorded):
         super().__init__()
 
     def _read(self) -> Generator[Shot]:
-        if self._reading.part.start_s > 0 and self._path is not None:
+        return self._read_part(self._reading.part, None)
+
+    def _read_after(self, place: Place) -> Generator[Shot]:
+        # From that frame on, so that every Nth is counted from it.
+        return self._read_part(self._reading.part._replace(start_s=place.pts_s), place)
+
+    def _read_part(self, part: Part, behind: Place | None) -> Generator[Shot]:
+        """Yield the frames of a part, or those behind its first one, which is at `behind`."""
+        if part.start_s > 0 and self._path is not None:
             try:
-                yield from self._read_from(self._first_tick())
+                yield from self._read_from(self._first_tick(), part, behind)
             except UnreliableError:  # raised before the first frame
                 pass
             else:
                 return
-        yield from self._read_from(None)
+        yield from self._read_from(None, part, behind)
 
-    def _read_from(self, begins: int | None) -> Generator[Shot]:
-        """Yield the frames of the part.
+    def _read_from(self, begins: int | None, part: Part, behind: Place | None) -> Generator[Shot]:
+        """Yield the frames of a part, see `_read_part`.
 
         Args:
             begins: time of the first frame of the recording, in ticks, to skip what precedes the part; None decodes it.
@@ -120,7 +143,6 @@ class VideoFile(Recorded):
         Raises:
             UnreliableError: nothing can be skipped. No frame was yielded.
         """
-        part = self._reading.part
         picker = Picker(part)
         pts_s: float | None = None
         last_s: float | None = None
@@ -145,6 +167,13 @@ class VideoFile(Recorded):
                 if last_s is None and decoding.fault and decoding.fault.at_s < pts_s - _NOTICED_WITHIN_S:
                     decoding.fault = None  # damage before the part does not matter
                 if not picker.takes(pts_s):
+                    continue
+                if behind is not None and last_s is None:
+                    if index != behind.index or abs(pts_s - behind.pts_s) > TOLERANCE_S:
+                        if skipping is not None:
+                            raise UnreliableError
+                        raise SourceError(f"{self._text} has changed: frame {behind.index} is not where it was")
+                    last_s = pts_s
                     continue
                 shot = Shot(
                     index,
@@ -200,7 +229,9 @@ class VideoFile(Recorded):
             raise SourceError(f"{self._text} {what}") from fault and fault.cause
         if declared_end_s is not None and decoding.reached_s < declared_end_s - max(1.0, 0.01 * declared_end_s):
             what = f"ends at {decoding.reached_s:.1f} s of {declared_end_s:.1f} s: the file is cut off"
-            raise SourceError(f"{self._text} {what}") from fault and fault.cause
+            error = SourceError(f"{self._text} {what}")
+            error.is_at_end = fault is None
+            raise error from fault and fault.cause
         if fault:
             raise self._damaged(fault)
 
@@ -208,6 +239,7 @@ class VideoFile(Recorded):
         what = f"is damaged near {fault.at_s:.1f} s ({fault.reason}); all frames that can be decoded were read"
         error = SourceError(f"{self._text} {what}")
         error.__cause__ = fault.cause
+        error.is_at_end = True
         return error
 
     def _crop(self, container: InputContainer, stream: VideoStream) -> Crop:
