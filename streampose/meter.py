@@ -76,6 +76,8 @@ class SourceMeter:
     def __init__(self) -> None:
         self.state = "opening"
         """`opening`, `opening: REASON`, `running` (a recording), `live`, `reconnecting: REASON` or `ended`."""
+        self.resumed = 0
+        """Frames of earlier runs, which this one continues. They are not counted."""
         self._captured = 0
         self._delivered = 0
         self._people = 0
@@ -141,6 +143,7 @@ class SourceMeter:
                 else (None, None, None)
             )
             return {
+                "resumed": self.resumed,
                 "captured": self._captured,
                 "delivered": self._delivered,
                 "dropped": dict(self._dropped),

@@ -160,7 +160,8 @@ def _write_npz(file: Path, record: State) -> None:
 
 
 def _read_npz(file: Path) -> State:
-    with np.load(file, allow_pickle=False) as arrays:
+    # A damaged file must be closed as well, so numpy does not open it.
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
 
         def whole(value: Any) -> Any:
             if isinstance(value, dict):

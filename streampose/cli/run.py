@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,6 +25,8 @@ from streampose.sinks.target import name_of
 
 if TYPE_CHECKING:
     from streampose.pipeline.pipeline import Pipeline
+
+log = logging.getLogger("streampose")
 
 EXAMPLES = """\
 examples:
@@ -76,11 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
     if quiet:
         hide_bars()
     pipeline = stream(inputs, **values, results_wanted=False)
-    with pipeline, interrupts(pipeline) as interrupted:
-        if stats is not None:
-            _check_no_sink(stats, inputs, values.get("to") or (), pipeline)
-        with nullcontext() if stats is None else _stats_written(stats, pipeline):
-            run_to_end(pipeline, shown=not quiet)
+    try:
+        with pipeline, interrupts(pipeline) as interrupted:
+            if stats is not None:
+                _check_no_sink(stats, inputs, values.get("to") or (), pipeline)
+            with nullcontext() if stats is None else _stats_written(stats, pipeline):
+                run_to_end(pipeline, shown=not quiet)
+    finally:
+        if pipeline.is_half_done:
+            log.info("to continue this run, repeat the command with --resume")
     return INTERRUPTED if interrupted() else 0
 
 

@@ -93,9 +93,13 @@ class Lane:
         self.follower: Keeper | None = None
         """What follows people before their poses are found; set if the tracker does not run here."""
         self.saved = feed.saved
+        if feed.saved is not None:
+            feed.source.meter.resumed = feed.saved.frames
         self._journal = feed.journal
         self._handed_on = 0 if feed.saved is None else feed.saved.frames
         self._has_begun = False
+        self.is_half_done = False
+        """Whether a later run can continue this one, which has ended."""
         self._was_read = False
         """Whether the source was read to its end."""
         self._annotator = annotator
@@ -141,9 +145,11 @@ class Lane:
 
     def settle(self) -> None:
         """Forget the savepoints if the run of this source is complete. Called when its threads have ended."""
-        meter = self.source.meter
-        is_complete = self.ended and self._was_read and not meter.under_way and self.failure is None
-        if self._journal is not None and is_complete and all(run.error is None for run in self.sinks):
+        is_whole = self.ended and self._was_read and not self.source.meter.under_way and self.failure is None
+        if self._journal is None or not self._has_begun:
+            return
+        self.is_half_done = not is_whole or any(run.error is not None for run in self.sinks)
+        if not self.is_half_done:
             self._journal.finish()
             for run in self.sinks:
                 run.sink.discard_kept()

@@ -157,6 +157,11 @@ class Run:
         """
         self._end(None)
 
+    @property
+    def is_half_done(self) -> bool:
+        """Whether a later run can continue this one, which has ended."""
+        return any(lane.is_half_done for lane in self._lanes)
+
     def summaries(self) -> list[str]:
         """Return one line per sink that describes its output. The lines are complete when the run has ended."""
         lines = [run.sink.summary() for run in self._sink_runs()]
