@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("streampose")
 
-_OTHERS = frozenset(["to", "stats", "quiet"])
+_OTHERS = frozenset(["to", "stats", "quiet", "progress"])
 _OPTIONS = [option.name for option in options_of("run") if not option.of_source and option.name not in _OTHERS]
 """The parameters of `stream` that are options."""
 OF_NETWORKS = (

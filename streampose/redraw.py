@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from streampose.frames import Result
     from streampose.pipeline.run import Run
 
-_OPTIONS = [option.name for option in options_of("draw") if not option.of_source and option.name not in ("to", "quiet")]
+_OTHERS = frozenset(["to", "quiet", "progress"])
+_OPTIONS = [option.name for option in options_of("draw") if not option.of_source and option.name not in _OTHERS]
 """The parameters of `draw` that are options."""
 
 

@@ -7,6 +7,7 @@ import argparse
 from streampose.cli.flags import add_flags
 from streampose.cli.process import INTERRUPTED, interrupts, set_up_process
 from streampose.cli.status import run_to_end
+from streampose.cli.terminal import say_as_json
 from streampose.inputs import Input, parse_input
 from streampose.options import options_of
 from streampose.redraw import draw
@@ -46,12 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw to the end of the recording. Return the exit code."""
     given = vars(arguments)
     values = {option.name: given[option.name] for option in options_of("draw") if option.name in given}
-    quiet = values.pop("quiet", False)
+    quiet, progress = values.pop("quiet", False), values.pop("progress", "auto")
     values.setdefault("to", ["window"])
     name, source = parse_input(arguments.source)
     of_source = {option.name for option in options_of("draw") if option.of_source}
     one = Input(source, name, **{key: values.pop(key) for key in of_source & values.keys()})
+    say_as_json(progress == "json" and not quiet)
     set_up_process()
     with draw(one, arguments.poses, **values, results_wanted=False) as drawing, interrupts(drawing) as interrupted:
-        run_to_end(drawing, shown=not quiet)
+        run_to_end(drawing, progress, shown=not quiet)
     return INTERRUPTED if interrupted() else 0

@@ -16,7 +16,7 @@ from streampose._version import __version__
 from streampose.addresses import redact, redact_address
 from streampose.cli import bench, convert, draw, evaluate, models, plot, run, smooth
 from streampose.cli.process import INTERRUPTED, ended_by_signals
-from streampose.cli.terminal import LogToPeople, say_error, say_traceback
+from streampose.cli.terminal import LogToPeople, say_as_json, say_error, say_traceback
 from streampose.errors import StalledError, StreamposeError, describe
 
 DESCRIPTION = "Find people in live or recorded video and estimate their poses with ViTPose."
@@ -29,6 +29,7 @@ _WITHOUT_LIBRARY = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
     arguments = parser().parse_args(argv)
+    say_as_json(False)
     handler = LogToPeople()
     handler.setFormatter(logging.Formatter("streampose: %(message)s"))
     logging.getLogger("streampose").handlers = [handler]

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from streampose.cli.terminal import CLEAR
+from streampose.cli.terminal import say_in_handler
 
 if TYPE_CHECKING:
     from streampose.pipeline.run import Run
@@ -81,10 +81,7 @@ def interrupts(pipeline: Run) -> Iterator[Callable[[], bool]]:
         if count > 1:
             os._exit(INTERRUPTED)
         pipeline.stop()
-        # `print` is not safe here: the handler may interrupt another write to the same stream.
-        with suppress(OSError):
-            begin = CLEAR.encode() if os.isatty(2) else b"\n"
-            os.write(2, begin + b"streampose: finishing the frames in progress; press Ctrl-C again to stop at once\n")
+        say_in_handler("finishing the frames in progress; press Ctrl-C again to stop at once")
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

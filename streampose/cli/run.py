@@ -16,7 +16,7 @@ from streampose.cli.flags import add_flags
 from streampose.cli.json_file import check_json, write_json
 from streampose.cli.process import INTERRUPTED, interrupts, set_up_process
 from streampose.cli.status import run_to_end
-from streampose.cli.terminal import say_error
+from streampose.cli.terminal import say_as_json, say_error
 from streampose.errors import SinkError, UsageError
 from streampose.inputs import Input, parse_input
 from streampose.networks.hub import hide_bars
@@ -44,8 +44,6 @@ SOURCES = (
     "rtsp://, rtmp:// or http(s):// (including HLS), or - for a video on standard input; repeatable; NAME=SOURCE gives "
     "a source a name: cam1=rtsp://..."
 )
-_OF_PROGRAM = frozenset(["stats", "quiet"])
-"""Options of the command that are not parameters of `stream`."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -73,8 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the pipeline to its end. Return the exit code."""
     inputs, values = _asked_for(arguments)
     stats, quiet = values.pop("stats", None), values.pop("quiet", False)
+    progress = values.pop("progress", "auto")
     if stats is not None:
         check_json(stats, [str(one.source) for one in inputs], overwrite=True)
+    say_as_json(progress == "json" and not quiet)
     set_up_process()
     if quiet:
         hide_bars()
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
             if stats is not None:
                 _check_no_sink(stats, inputs, values.get("to") or (), pipeline)
             with nullcontext() if stats is None else _stats_written(stats, pipeline):
-                run_to_end(pipeline, shown=not quiet)
+                run_to_end(pipeline, progress, shown=not quiet)
     finally:
         if pipeline.is_half_done:
             log.info("to continue this run, repeat the command with --resume")

@@ -1,113 +1,118 @@
-"""Prints the status line of a run and the summary at its end."""
+"""Shows the progress of a run, and the summary at its end."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from streampose.cli.terminal import CLEAR, say
+from streampose.cli.progress import (
+    Display,
+    Kind,
+    Now,
+    RecentRate,
+    SourceNow,
+    display_of,
+    is_terminal,
+    left_s,
+    values_of,
+)
+from streampose.cli.terminal import say, say_json, say_what_waits
 from streampose.networks.known import DEFAULT_QUALITY, PAIRS
 
 if TYPE_CHECKING:
     from streampose.pipeline.parts import FrameSource
     from streampose.pipeline.run import Run
 
-TERMINAL_EVERY_S = 0.2
-"""Interval between updates of the status line on a terminal."""
-LOG_EVERY_S = 10.0
-"""Interval between status lines if standard error is not a terminal."""
-
 
 class Status:
-    """The status line of a run and the summary at its end."""
+    """The progress of a run, and the summary at its end."""
 
-    def __init__(self, pipeline: Run, *, shown: bool) -> None:
-        self._pipeline = pipeline
+    def __init__(self, run: Run, kind: Kind, *, shown: bool) -> None:
+        """Show nothing yet; with `shown` off, nothing at all."""
+        self._run = run
         self._shown = shown
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._every_s = TERMINAL_EVERY_S if self._terminal else LOG_EVERY_S
+        self._is_json = kind == "json" and shown
+        self._display: Display = display_of(kind if shown else "off")
+        self._rate = RecentRate()
+        self._rates = {source.info.source_id: RecentRate(source.meter.resumed) for source in run.sources}
         self._last_s = time.monotonic()
 
     def update(self) -> None:
-        """Print the status if it is due."""
+        """Show the progress if it is due."""
+        say_what_waits()
         now_s = time.monotonic()
-        if not self._shown or now_s - self._last_s < self._every_s:
-            return
-        self._last_s = now_s
-        lines = self._lines()
-        if not self._terminal:
-            say(" | ".join(lines))
-            return
-        columns = 80
-        with suppress(OSError, ValueError):
-            columns = os.get_terminal_size(sys.stderr.fileno()).columns
-        # Cut long lines: a wrapped line would not be cleared completely by the next update.
-        drawn = "\n".join(line[: columns - 1] for line in lines)
-        say(f"{CLEAR}{drawn}" + (f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else "") + "\r", end="")
+        if now_s - self._last_s >= self._display.every_s:
+            self._last_s = now_s
+            self._display.show(self._now())
 
-    def _lines(self) -> list[str]:
-        sources = self._pipeline.sources
-        if len(sources) == 1 and not sources[0].info.is_live:
-            return [self._recorded_line(sources[0])]
-        return [*map(_live_line, sources), *self._publishing_lines()]
+    def end(self) -> None:
+        """Show the summary."""
+        self._display.close()
+        say_what_waits()
+        if self._is_json:
+            say_json({"event": "end", **values_of(self._now()), "outputs": self._run.summaries()})
+        elif self._shown:
+            self._summary()
 
-    def _distinct_people(self) -> str:
-        sources = self._pipeline.stats()["sources"].values()
-        tracks = [source["tracks"] for source in sources if "tracks" in source]
-        return f"{sum(track['people'] for track in tracks)}, " if tracks else ""
+    def _now(self) -> Now:
+        meter = self._run.meter
+        sources = [self._source(source) for source in self._run.sources]
+        notes = self._publishing_lines()
+        fps = self._rate.per_s(meter.frames)
+        return Now(meter.elapsed_s, meter.frames, meter.people, fps, sources, notes=notes)
+
+    def _source(self, source: FrameSource) -> SourceNow:
+        info, stats, now = source.info, source.meter.stats(), source.meter.now()
+        frames = stats["delivered"] + stats["resumed"]
+        if info.is_live:
+            return SourceNow(
+                info.source_id,
+                now["state"],
+                True,
+                frames,
+                None,
+                now["fps_out"],
+                stats["people"],
+                fps_in=now["fps_in"],
+                dropped=stats["dropped"],
+                latency_ms=stats["latency_ms"],
+            )
+        fps, total = self._rates[info.source_id].per_s(frames), info.frame_count
+        left = left_s(frames, total, fps)
+        return SourceNow(info.source_id, now["state"], False, frames, total, fps, stats["people"], left)
 
     def _publishing_lines(self) -> list[str]:
         lines = []
-        for name, counts in self._pipeline.stats()["sinks"].items():
+        for name, counts in self._run.stats()["sinks"].items():
             if "state" in counts:
                 dropped = sum(counts["dropped"].values())
                 lines.append(f"{name} {counts['state']}" + (f", dropped {dropped}" if dropped else ""))
         return lines
 
-    def _recorded_line(self, source: FrameSource) -> str:
-        meter, total = self._pipeline.meter, source.info.frame_count
-        of = f"/{total}" if total else ""
-        line = f"{meter.frames}{of} frames, {meter.fps:.1f} fps, {meter.people} people"
-        if total and 0 < meter.frames <= total:
-            line += f", {(total - meter.frames) / meter.fps:.0f} s left"
-        return line
-
-    def end(self) -> None:
-        """Print the summary."""
-        if not self._shown:
-            return
-        if self._terminal:
-            say(CLEAR, end="")
-        meter = self._pipeline.meter
+    def _summary(self) -> None:
+        meter = self._run.meter
         if not meter.frames:
             return
-        say(f"frames   {meter.frames} in {meter.elapsed_s:.1f} s, {meter.fps:.1f} fps")
+        resumed = sum(source.meter.resumed for source in self._run.sources)
+        after = f", after {resumed} of an earlier run" if resumed else ""
+        say(f"frames   {meter.frames} in {meter.elapsed_s:.1f} s, {meter.fps:.1f} fps{after}")
         say(f"people   {self._distinct_people()}{meter.people / max(meter.frames, 1):.1f} per frame")
-        for number, line in enumerate(self._pipeline.summaries()):
+        for number, line in enumerate(self._run.summaries()):
             say(f"{'' if number else 'written':9}{line}")
-        if self._terminal and self._pipeline.models == PAIRS[DEFAULT_QUALITY]._asdict():
+        if is_terminal() and self._run.models == PAIRS[DEFAULT_QUALITY]._asdict():
             say("networks bundled, small; for published accuracy: --quality balanced")
 
+    def _distinct_people(self) -> str:
+        sources: list[dict[str, Any]] = list(self._run.stats()["sources"].values())
+        tracks = [source["tracks"] for source in sources if "tracks" in source]
+        return f"{sum(track['people'] for track in tracks)}, " if tracks else ""
 
-def run_to_end(run: Run, *, shown: bool) -> None:
-    """Run it, with a status line and a summary if they are to be shown."""
-    status = Status(run, shown=shown)
+
+def run_to_end(run: Run, kind: Kind, *, shown: bool) -> None:
+    """Run it. With `shown`, show its progress and a summary."""
+    status = Status(run, kind, shown=shown)
     try:
         for _ in run.ticks():
             status.update()
     finally:
         status.end()
-
-
-def _live_line(source: FrameSource) -> str:
-    now, stats = source.meter.now(), source.meter.stats()
-    line = f"{source.info.source_id} {now['state']}, {now['fps_in']:.1f} fps in, {now['fps_out']:.1f} out"
-    line += f", {now['people']} people"
-    if stats["dropped"]:
-        line += ", dropped " + " ".join(f"{cause} {count}" for cause, count in stats["dropped"].items())
-    if stats["latency_ms"]["p50"] is not None:
-        line += ", latency {p50:.0f}/{p95:.0f}/{p99:.0f} ms".format(**stats["latency_ms"])
-    return line

@@ -2,29 +2,83 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from streampose.addresses import redact
 from streampose.errors import SinkError, describe
 from streampose.options import with_flags
 
-CLEAR = "\r\x1b[J"
-"""Clears the status lines. The cursor of the terminal is at their beginning."""
+_above: Callable[[str], None] | None = None
+"""Writes a line above the progress bar, while there is one."""
+_as_json = False
+"""Whether every line on standard error is JSON."""
 
 
-def say(text: str, end: str = "\n") -> None:
-    """Write to standard error. A closed standard error does not end the run."""
+def say(text: str) -> None:
+    """Write a line to standard error. A closed standard error does not end the run."""
     with suppress(OSError, ValueError):
-        print(text, file=sys.stderr, end=end, flush=True)
+        if _as_json:
+            say_json({"event": "log", "level": "info", "message": text})
+        elif _above is not None:
+            _above(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def say_json(record: dict[str, Any]) -> None:
+    """Write a line of JSON to standard error. A closed standard error does not end the run."""
+    with suppress(OSError, ValueError):
+        print(json.dumps(record), file=sys.stderr, flush=True)
+
+
+def say_above(write: Callable[[str], None] | None) -> None:
+    """Let `write` write all lines from now on, because there is a progress bar; None ends this."""
+    global _above
+    _above = write
+
+
+def say_as_json(is_json: bool) -> None:
+    """Write every line as JSON from now on, for a program that reads standard error, or end this."""
+    global _as_json
+    _as_json = is_json
+
+
+_soon: list[str] = []
+"""Lines of signal handlers that wait for the progress bar."""
+
+
+def say_in_handler(text: str) -> None:
+    """Write a line to standard error from a signal handler, where `say` is not safe: it may interrupt another write."""
+    if _above is not None:
+        _soon.append(text)
+        return
+    line = b"\n" + f"streampose: {text}\n".encode()
+    if _as_json:
+        line = json.dumps({"event": "log", "level": "info", "message": text}).encode() + b"\n"
+    with suppress(OSError):
+        os.write(2, line)
+
+
+def say_what_waits() -> None:
+    """Write the lines of signal handlers that wait for the progress bar."""
+    while _soon:
+        say(f"streampose: {_soon.pop(0)}")
 
 
 def say_error(error: BaseException | str) -> None:
     """Write an error as one line, with parameters replaced by flags."""
-    say(f"streampose: {with_flags(str(error))}")
+    text = with_flags(str(error))
+    if _as_json:
+        say_json({"event": "log", "level": "error", "message": text})
+    else:
+        say(f"streampose: {text}")
 
 
 def say_traceback(error: BaseException) -> None:
@@ -49,5 +103,8 @@ class LogToPeople(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a log record."""
-        begin = CLEAR if sys.stderr is not None and sys.stderr.isatty() else ""
-        say(f"{begin}{redact(with_flags(self.format(record)))}")
+        if _as_json:
+            message = redact(with_flags(record.getMessage()))
+            say_json({"event": "log", "level": record.levelname.lower(), "message": message})
+        else:
+            say(redact(with_flags(self.format(record))))

@@ -308,5 +308,14 @@ OF_RUNS = (
         commands=DRAWN,
         own_key="stall_timeout",
     ),
+    Option(
+        "progress",
+        one_of("auto", "bar", "log", "json", "off"),
+        "auto",
+        "how to show the progress on standard error: a bar, a line in a log every 10 s, or lines of JSON; auto is bar "
+        "on a terminal and otherwise log",
+        RUNNING,
+        commands=DRAWN,
+    ),
     Option("quiet", SWITCH, False, "print neither the status line nor the final summary", RUNNING, commands=DRAWN),
 )
