@@ -317,5 +317,5 @@ OF_RUNS = (
         RUNNING,
         commands=DRAWN,
     ),
-    Option("quiet", SWITCH, False, "print neither the status line nor the final summary", RUNNING, commands=DRAWN),
+    Option("quiet", SWITCH, False, "show neither the progress nor the summary", RUNNING, commands=DRAWN),
 )
