@@ -68,7 +68,10 @@ class Encoder:
         return self._timed(self._context.encode(None))
 
     def begin_afresh(self) -> Sequence[Packet[Stream]]:
-        """Return the packets of the frames that were held back. The next frame is encoded as if it were the first."""
+        """Return the packets of the frames that were held back. The next frame is encoded as if it were the first.
+
+        Call it behind at least `REORDERED` + 1 frames.
+        """
         packets = self.finish()
         fresh = av.CodecContext.create("libx264", "w")
         assert isinstance(fresh, VideoCodecContext)
