@@ -14,11 +14,16 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from streampose.errors import describe
+try:
+    import fcntl
+except ImportError:  # Windows: two runs are not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+from streampose.errors import UsageError, describe
 from streampose.people import State
 from streampose.picker import Place
 from streampose.pipeline.savepoints import Saved
@@ -28,7 +33,9 @@ from streampose.sinks.target import failed, make_folder, name_of, sync
 log = logging.getLogger("streampose")
 
 FORMAT = 1
+SUFFIX = ".resume"
 _RUN = "run.json"
+_LOCK = "lock"
 _NEW = ".new"
 _ARRAY = "array"
 """The only key of a dictionary that stands for an array; its value is the array's name."""
@@ -36,7 +43,7 @@ _ARRAY = "array"
 
 def folder_of(output: Path) -> Path:
     """Return the folder of the journal that lies beside an output."""
-    return output.with_name(f"{output.name}.resume")
+    return output.with_name(output.name + SUFFIX)
 
 
 class Journal:
@@ -54,6 +61,7 @@ class Journal:
         self.run = {"format": FORMAT, **run}
         self._replaced = replaced
         self._has_failed = False
+        self._lock: BinaryIO | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Journal | None:
@@ -87,6 +95,7 @@ class Journal:
             sync(self.folder.parent)
         except OSError as error:
             raise failed(name_of(self.folder), error) from error
+        self.hold()
 
     def save(self, savepoint: Saved) -> None:
         """See `streampose.pipeline.savepoints.Journal`."""
@@ -107,7 +116,44 @@ class Journal:
 
     def finish(self) -> None:
         """See `streampose.pipeline.savepoints.Journal`."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        gone = self.folder.with_name(self.folder.name + _NEW)
+        with suppress(OSError):
+            if gone.exists():
+                shutil.rmtree(gone)
+            self.folder.replace(gone)  # at once: half a journal would say that the run is half done
+            shutil.rmtree(gone)
+        self.release()
+
+    def hold(self) -> None:
+        """Keep other runs away from the outputs, until `release` or the end of the process. Safe to call twice.
+
+        Raises:
+            UsageError: another run has not ended.
+        """
+        if self._lock is not None:
+            return
+        try:
+            self._lock = (self.folder / _LOCK).open("ab")
+            if fcntl is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.release()
+            raise UsageError(
+                f"{name_of(str(self.folder).removesuffix(SUFFIX))} is being written by another run: wait until it ends"
+            ) from error
+        except OSError as error:
+            raise failed(name_of(self.folder), error) from error
+
+    def check_free(self) -> None:
+        """Raise `UsageError` if a run that has not ended holds it."""
+        self.hold()
+        self.release()
+
+    def release(self) -> None:
+        """See `streampose.pipeline.savepoints.Journal`."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.npz"), reverse=True)

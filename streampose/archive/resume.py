@@ -108,6 +108,8 @@ class Resumption:
                 _refuse_other(self._was.run, self._run, paths[0])
         elif resume:
             _refuse_foreign(paths)
+        for found in folders:
+            Journal(found, {}).check_free()
         self._journal = Journal(folder, self._run, folders)
         self._give_lines()
 
@@ -135,8 +137,10 @@ class Resumption:
         if self._was is None:
             return _with(feed, self._journal, None)
         _refuse_other(self._was.run, self._journal.run, Path(self._outputs[0].text))
+        self._was.hold()
         saved = next(filter(self._holds, self._was.savepoints()), None)
         if saved is None:  # it was interrupted before its first savepoint
+            self._was.release()
             return _with(feed, self._journal, None)
         for sink, state in zip(self._ordered(), saved.sinks, strict=True):
             sink.resume(state)

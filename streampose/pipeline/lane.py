@@ -146,13 +146,16 @@ class Lane:
     def settle(self) -> None:
         """Forget the savepoints if the run of this source is complete. Called when its threads have ended."""
         is_whole = self.ended and self._was_read and not self.source.meter.under_way and self.failure is None
-        if self._journal is None or not self._has_begun:
+        if self._journal is None:
             return
-        self.is_half_done = not is_whole or any(run.error is not None for run in self.sinks)
-        if not self.is_half_done:
-            self._journal.finish()
+        has_begun = self._has_begun or self.saved is not None
+        self.is_half_done = has_begun and not (is_whole and all(run.error is None for run in self.sinks))
+        if self.is_half_done or not has_begun:
+            self._journal.release()
+        else:
             for run in self.sinks:
                 run.sink.discard_kept()
+            self._journal.finish()
 
     def capture(self) -> None:
         """Read frames until the source ends or is stopped. Runs in the capture thread."""

@@ -44,6 +44,9 @@ class Journal(Protocol):
     def finish(self) -> None:
         """Remove everything: the run is complete."""
 
+    def release(self) -> None:
+        """Let another run continue this one, which has ended. Safe to call twice."""
+
 
 @dataclass(frozen=True)
 class Mark:

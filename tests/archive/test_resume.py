@@ -293,6 +293,19 @@ class TestRefused:
         with pytest.raises(UsageError, match=r"a\.jsonl exists, but not by a run that was interrupted"):
             run(clip, parts, ["a.jsonl", "a.csv"], resume=True, **tiny)
 
+    def test_while_it_runs(self, clip: Path, tiny: dict[str, Any], parts: Path, whole: Path) -> None:
+        run(clip, whole, ["a.jsonl"], **tiny)
+        target = parts / "a.jsonl"
+        with streampose.stream(clip, to=target, **tiny) as pipeline:
+            results = iter(pipeline)
+            next(results)
+            for options in ({"resume": True}, {"overwrite": True}):
+                with pytest.raises(UsageError, match=r"a\.jsonl is being written by another run"):
+                    streampose.stream(clip, to=target, **options, **tiny)
+            for _ in results:
+                pass
+        assert_same(whole, parts, ["a.jsonl"])
+
     def test_by_any_error_with_a_journal_that_is_not_one(self, tmp_path: Path) -> None:
         folder = tmp_path / "a.jsonl.resume"
         folder.mkdir()
