@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 from streampose.api import OF_NETWORKS, annotator_of
 from streampose.drawing.faces import FaceBlur
@@ -14,6 +15,7 @@ from streampose.people.smooth import Smoother
 from streampose.people.track import Tracker
 from streampose.pipeline.parts import Feed, Step
 from streampose.pipeline.pipeline import Pipeline
+from streampose.pipeline.rolling import RollingPipeline
 from streampose.sinks.controls import Controls
 from streampose.sinks.sink import Sink
 from streampose.sources.source import Source
@@ -64,18 +66,21 @@ class Assembly:
 
     def pipeline(self, feeds: Sequence[Feed], *, draw: bool, results_wanted: bool) -> Pipeline:
         """Return a pipeline that takes ownership of the sources and sinks of the feeds. See `Pipeline`."""
+        parts = self.networks.detector, self.networks.pose, self.annotator
+        return Pipeline(feeds, *parts, draw=draw, results_wanted=results_wanted, **self._of_pipeline())
+
+    def rolling_pipeline(self) -> RollingPipeline:
+        """Return a pipeline to which recordings are added while it runs."""
+        parts = self.networks.detector, self.networks.pose, self.annotator
+        return RollingPipeline(*parts, **self._of_pipeline())
+
+    def _of_pipeline(self) -> dict[str, Any]:
         asked, networks = self._asked, self.networks
-        return Pipeline(
-            feeds,
-            networks.detector,
-            networks.pose,
-            self.annotator,
-            device=networks.device,
-            detect_every=asked.detect_every,
-            max_people=asked.max_people,
-            detect_batch=networks.detect_batch,
-            pose_batch=networks.pose_batch,
-            draw=draw,
-            results_wanted=results_wanted,
-            stall_after_s=asked.stall_after_s,
-        )
+        return {
+            "device": networks.device,
+            "detect_every": asked.detect_every,
+            "max_people": asked.max_people,
+            "detect_batch": networks.detect_batch,
+            "pose_batch": networks.pose_batch,
+            "stall_after_s": asked.stall_after_s,
+        }

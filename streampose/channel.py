@@ -65,6 +65,11 @@ class Channel(Generic[T]):
         """Whether the consumer has closed the channel."""
         return self._closed
 
+    @property
+    def finished(self) -> bool:
+        """Whether the producer has finished. Values may still be waiting."""
+        return self._finished
+
     def put(self, value: T) -> None:
         """Add a value; `on_drop` decides what happens if the channel is full. Raises `Closed`."""
         oldest: list[T] = []
@@ -108,13 +113,14 @@ class Channel(Generic[T]):
         weigh: Callable[[T], int] = lambda _: 1,
         most: int | None = None,
         fill_s: float = 0.0,
+        is_last: Callable[[T], bool] = lambda _: False,
         timeout_s: float | None = None,
     ) -> list[T]:
         """Return a batch of the next values in order. Wait for the first value like `take`.
 
         The batch holds at most `most` values, and their weights sum to at most `limit`; a single value may weigh more.
-        Wait up to `fill_s` seconds for further values. Raises the same exceptions as `take`. If the stream ends after
-        the batch, the next call raises the ending.
+        Wait up to `fill_s` seconds for further values, but not after a value of which `is_last` is true. Raises the
+        same exceptions as `take`. If the stream ends after the batch, the next call raises the ending.
         """
         batch = [self.take(timeout_s)]
         total = weigh(batch[0])
@@ -122,7 +128,7 @@ class Channel(Generic[T]):
         with self._changed:
             while most is None or len(batch) < most:
                 with suppress(Empty):
-                    self._wait(deadline - time.monotonic())
+                    self._wait(0.0 if is_last(batch[-1]) else deadline - time.monotonic())
                 if not self._values or total + weigh(self._values[0]) > limit:
                     break
                 batch.append(self._pop())
@@ -182,17 +188,35 @@ class Ending:
 class Merge(Generic[T]):
     """Takes values from several channels in turn. The values of each channel keep their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stays_open: bool = False) -> None:
+        """Create a merge. With `stays_open`, it waits for channels that are added later, until `seal` is called."""
         self._changed = threading.Condition()
-        self._inlets: list[Channel[T]] = []
-        self._ended: set[int] = set()
+        self._inlets: dict[int, Channel[T]] = {}
+        """The channels that have not ended, by number."""
+        self._added = 0
         self._turn = 0
+        self._stays_open = stays_open
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all channels so far have ended."""
+        return not self._inlets
 
     def inlet(self, depth: int, *, on_drop: Callable[[T], None] | None = None) -> Channel[T]:
-        """Add a channel and return it. Channels are numbered from 0. Add all channels before the first `take`."""
+        """Add a channel and return it. Channels are numbered from 0. Without `stays_open`, add all of them before the
+        first `take`.
+        """
         channel: Channel[T] = Channel(depth, on_drop=on_drop, changed=self._changed)
-        self._inlets.append(channel)
+        with self._changed:
+            self._inlets[self._added] = channel
+            self._added += 1
         return channel
+
+    def seal(self) -> None:
+        """Wait for no further channels. Safe to call twice and from any thread."""
+        with self._changed:
+            self._stays_open = False
+            self._changed.notify_all()
 
     def take(self, timeout_s: float | None = None, *, but: Collection[int] = ()) -> tuple[int, T | Ending]:
         """Return the number of a channel and its next value or, once, its `Ending`. Skip the channels in `but`.
@@ -202,11 +226,10 @@ class Merge(Generic[T]):
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
             while True:
-                if len(self._ended) == len(self._inlets):
+                if not self._inlets and not self._stays_open:
                     raise Finished
-                for step in range(len(self._inlets)):
-                    number = (self._turn + step) % len(self._inlets)
-                    if number not in self._ended and number not in but and (found := self._next_of(number)) is not None:
+                for number in sorted(self._inlets, key=lambda number: (number < self._turn, number)):
+                    if number not in but and (found := self._next_of(number)) is not None:
                         self._turn = number + 1
                         return number, found[0]
                 remaining = None if deadline is None else deadline - time.monotonic()
@@ -219,27 +242,27 @@ class Merge(Generic[T]):
     ) -> list[tuple[int, T | Ending]]:
         """Return a batch of up to `limit` items of `take`, with at most `most_each` per channel.
 
-        Wait for the first item, and up to `fill_s` seconds for the others. Raises `Finished` like `take`.
+        Wait for the first item, and up to `fill_s` seconds for the others while a channel is left that may have them.
+        Raises `Finished` like `take`.
         """
         batch = [self.take()]
         counts = Counter([batch[0][0]])
         deadline = time.monotonic() + fill_s
         with suppress(Empty, Finished):
-            while len(batch) < limit:
+            while len(batch) < limit and not self.is_idle:
                 full = [number for number, count in counts.items() if count == most_each]
                 batch.append(self.take(max(0.0, deadline - time.monotonic()), but=full))
                 counts[batch[-1][0]] += 1
         return batch
 
     def _next_of(self, number: int) -> tuple[T | Ending] | None:
-        channel = self._inlets[number]
         try:
-            return (channel.take(timeout_s=0),)
+            return (self._inlets[number].take(timeout_s=0),)
         except Empty:
             return None
         except (Finished, Closed):
-            self._ended.add(number)
-            return (Ending(None),)
+            ending = Ending(None)
         except BaseException as error:
-            self._ended.add(number)
-            return (Ending(error),)
+            ending = Ending(error)
+        del self._inlets[number]
+        return (ending,)

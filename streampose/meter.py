@@ -214,8 +214,14 @@ class Meter:
             yield
         finally:
             with self._lock:
-                del self._now[step]
-                self._busy_s[step] = self._busy_s.get(step, 0.0) + time.monotonic() - began_s
+                if self._now.pop(step, None) is not None:
+                    self._busy_s[step] = self._busy_s.get(step, 0.0) + time.monotonic() - began_s
+
+    def forget(self, step: str) -> None:
+        """Forget the work of a step that has left the run, or that is waited for no longer."""
+        with self._lock:
+            self._now.pop(step, None)
+            self._busy_s.pop(step, None)
 
     def longest_work(self, resumed_s: Mapping[str, float] = MappingProxyType({})) -> Work | None:
         """Return the work in progress that has taken longest so far; None if no step is working.

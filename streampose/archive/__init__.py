@@ -1,1 +1,1 @@
-"""Long recordings and many of them: runs that continue after an interruption."""
+"""Long recordings and many of them: runs that continue after an interruption, and batches."""

@@ -17,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the flags of a command in their groups. A flag that is not given is absent from the parsed arguments."""
     groups: dict[str, Any] = {"": parser}
     for option in options_of(command):
-        title = option.group if command == "run" else ""
+        title = option.group if command in ("run", "batch") else ""
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         _add(groups[title], option)

@@ -14,7 +14,8 @@ from streampose.options.of_runs import DEFAULT_KEYPOINT_THRESHOLD, OF_RUNS
 from streampose.options.of_tools import OF_TOOLS
 from streampose.options.option import Option
 
-__all__ = ["DEFAULT_KEYPOINT_THRESHOLD", "OPTIONS", "Option", "check", "default_of", "options_of", "with_flags"]
+__all__ = ["DEFAULT_KEYPOINT_THRESHOLD", "OPTIONS", "Option", "check", "default_of", "option_named"]
+__all__ += ["options_of", "with_flags"]
 
 OPTIONS = (*OF_RUNS, *OF_TOOLS)
 
@@ -29,6 +30,11 @@ def options_of(command: str) -> list[Option]:
 def default_of(name: str) -> Any:
     """Return the default of an option."""
     return _BY_NAME[name].default
+
+
+def option_named(name: str) -> Option:
+    """Return the option of this name."""
+    return _BY_NAME[name]
 
 
 def check(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from streampose.options.option import (
     PEOPLE,
     READING,
     RUNNING,
+    WATCHED,
     Option,
 )
 from streampose.people import REMEMBER_S
@@ -48,7 +49,7 @@ OF_RUNS = (
         "standard output), as a table (.csv, .parquet), for COCO (.results.json, .coco.json), OpenPose (.openpose) or "
         "motion capture (.trc, .mot, .c3d), stills (drawn/, .jpg, .png), a live stream (rtmp://, rtsp://), window, or "
         "null for no output (default: window); {source} is the name of the source, {time} the start of a segment",
-        commands=DRAWN,
+        commands=WATCHED,
     ),
     Option("overwrite", SWITCH, False, "replace existing files", commands=(*ALL, "draw", "convert", "smooth", "plot")),
     Option(
@@ -227,8 +228,9 @@ OF_RUNS = (
         None,
         "show the window mirrored, or not (default: mirrored for a camera of this machine)",
         DRAWING,
+        commands=WATCHED,
     ),
-    Option("fullscreen", SWITCH, False, "show the window on the full screen", DRAWING),
+    Option("fullscreen", SWITCH, False, "show the window on the full screen", DRAWING, commands=WATCHED),
     Option(
         "stream",
         INDEX,
@@ -287,7 +289,7 @@ OF_RUNS = (
         None,
         "start a new video file every T; use {time} in its name",
         RUNNING,
-        commands=DRAWN,
+        commands=WATCHED,
     ),
     Option(
         "speed",

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from streampose.kinds import CHECKPOINTS, COUNT, FILE, IDENTITIES, NAMES, SHARE, SWITCH, TEXT, one_of
+from streampose.kinds import CHECKPOINTS, COUNT, FILE, IDENTITIES, NAMES, SHARE, SINKS, SWITCH, TEXT, one_of
 from streampose.networks.known import DEFAULT_POSE
 from streampose.options.option import Option
 
 LEAST_BOX_SCORE = 0.1
 """For `streampose evaluate`. AP needs boxes with low scores, because it ranks people by their score."""
 
+DEFAULT_TARGETS = ("{name}.mp4", "{name}.jsonl")
+"""For `streampose batch`."""
+DEFAULT_FILES_AT_ONCE = 4
+
 OF_TOOLS = (
+    Option(
+        "out",
+        TEXT,
+        None,
+        "output folder, with the tree of the input folder; it also holds what is known of each file (batch.sqlite) and "
+        "the report (batch.json)",
+        commands=("batch",),
+    ),
+    Option(
+        "targets",
+        SINKS,
+        DEFAULT_TARGETS,
+        "an output of each file, by its name in the output folder; repeatable; {name} is the name of the file without "
+        "its suffix; see streampose run for the kinds (default: '{name}.mp4' and '{name}.jsonl')",
+        commands=("batch",),
+        own_key="to",
+    ),
+    Option(
+        "retry_failed", SWITCH, False, "process the files again that failed in an earlier start", commands=("batch",)
+    ),
+    Option(
+        "dry_run", SWITCH, False, "print what would be done with each file, and change nothing", commands=("batch",)
+    ),
+    Option(
+        "files_at_once",
+        COUNT,
+        DEFAULT_FILES_AT_ONCE,
+        "read this many files at a time, so that batches stay full",
+        commands=("batch",),
+    ),
     Option(
         "coco",
         FILE,

@@ -10,11 +10,14 @@ from streampose.addresses import redact, redact_address
 from streampose.errors import UsageError
 from streampose.kinds import SWITCH, Kind
 
-BOTH = ("run", "bench")
-EVALUATED = ("run", "evaluate")
+RUNS = ("run", "batch")
+BOTH = (*RUNS, "bench")
+EVALUATED = (*RUNS, "evaluate")
 ALL = (*BOTH, "evaluate")
-DRAWN = ("run", "draw")
-OF_PARTS = ("run", "draw", "convert", "smooth", "plot")
+WATCHED = ("run", "draw")
+"""Commands that can show a window."""
+DRAWN = (*RUNS, "draw")
+OF_PARTS = (*RUNS, "draw", "convert", "smooth", "plot")
 """Commands that can read a part of a recording, or of recorded poses."""
 NETWORKS = "networks"
 PEOPLE = "people and keypoints"
@@ -22,7 +25,7 @@ DRAWING = "drawing"
 READING = "files and streams"
 LIVE = "live sources"
 RUNNING = "running"
-COMMANDS_OF = {DRAWING: DRAWN, READING: DRAWN}
+COMMANDS_OF = {NETWORKS: RUNS, PEOPLE: RUNS, DRAWING: DRAWN, READING: DRAWN}
 """The commands that have the options of a group; by default only `run`."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,7 +19,7 @@ from streampose.people.track import Tracker
 from streampose.pipeline.follow import Follower
 from streampose.pipeline.lane import Lane
 from streampose.pipeline.networks import BATCH_FRAMES, Batch, Networks, sorted_out
-from streampose.pipeline.schedule import Budget, EveryNth, Spending
+from streampose.pipeline.schedule import Budget, EveryNth, Schedule, Spending
 
 
 class _Followed:
@@ -37,7 +37,7 @@ class DetectAndFollow:
     def __init__(
         self,
         networks: Networks,
-        lanes: Sequence[Lane],
+        lanes: Mapping[int, Lane],
         captured: Merge[Captured],
         stop_asked: threading.Event,
         *,
@@ -48,6 +48,7 @@ class DetectAndFollow:
         """Serve all `lanes` with both networks. `DetectThenPose` describes the other arguments.
 
         Args:
+            lanes: the lanes by number. Lanes may come and go if `captured` stays open and `detect_every` is not `auto`.
             detect_every: run the detector on every Nth frame of a source. `auto` runs it as often as the poses leave
                 time.
             max_people: maximum people per frame; None for all.
@@ -56,22 +57,26 @@ class DetectAndFollow:
         self._lanes = lanes
         self._captured = captured
         self._stop_asked = stop_asked
-        self._any_live = any(lane.source.info.is_live for lane in lanes)
-        budget = Budget(len(lanes))
-        self._budget = budget if detect_every == "auto" else None
-        ahead = detect_batch * (1 if detect_every == "auto" else detect_every)
-        self._ahead = max(len(lanes), min(BATCH_FRAMES, ahead))
-        self._followed = {}
-        for number, lane in enumerate(lanes):
-            every = lane.source.info.part.every
-            schedule = Spending(budget, number) if detect_every == "auto" else EveryNth(detect_every * every)
-            tracker = None if lane.source.info.stills else lane.tracker or Tracker(networks.skeleton)
-            lane.tracks_in_turn = False
-            follower = Follower(tracker, schedule, max_people=max_people)
-            if lane.saved is not None:
-                follower.restore(lane.saved.state["before"])
-            lane.follower = follower
-            self._followed[lane] = _Followed(follower)
+        self._any_live = any(lane.source.info.is_live for lane in lanes.values())
+        self._detect_every = detect_every
+        self._max_people = max_people
+        self._budget = Budget(len(lanes)) if detect_every == "auto" else None
+        self._at_once = min(BATCH_FRAMES, detect_batch * (1 if detect_every == "auto" else detect_every))
+        self._followed = {lane: self._new_followed(number, lane) for number, lane in lanes.items()}
+
+    def _new_followed(self, number: int, lane: Lane) -> _Followed:
+        if self._detect_every == "auto":
+            assert self._budget is not None
+            schedule: Schedule = Spending(self._budget, number)
+        else:
+            schedule = EveryNth(self._detect_every * lane.source.info.part.every)
+        tracker = None if lane.source.info.stills else lane.tracker or Tracker(self._networks.skeleton)
+        lane.tracks_in_turn = False
+        follower = Follower(tracker, schedule, max_people=self._max_people)
+        if lane.saved is not None:
+            follower.restore(lane.saved.state["before"])
+        lane.follower = follower
+        return _Followed(follower)
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
         """Return the name and body of the thread. It runs until its input ends and passes the ending on."""
@@ -86,7 +91,11 @@ class DetectAndFollow:
             while True:
                 # Batch the detections that are due among the waiting frames of a recording. A live frame does not
                 # wait for them.
-                arrived = self._captured.take_batch(self._ahead, most_each=1 if self._any_live else None)
+                ahead = max(len(self._lanes), self._at_once)
+                arrived = self._captured.take_batch(ahead, most_each=1 if self._any_live else None)
+                for number, lane in [(number, self._lanes[number]) for number, _ in arrived]:
+                    if lane not in self._followed:
+                        self._followed[lane] = self._new_followed(number, lane)
                 frames, endings = sorted_out(self._lanes, arrived)
                 self._look([(lane, one) for lane, one in frames if self._followed[lane].follower.is_due(one.frame)])
                 for turn in _turns(frames):
@@ -95,12 +104,13 @@ class DetectAndFollow:
                     self._follow(turn)
                 for lane, ending in endings:
                     lane.posed.finish(ending.error)
+                    del self._followed[lane]
         except (Finished, Closed):
             pass
         except BaseException as error:
             failure = error
         finally:
-            for lane in self._lanes:
+            for lane in tuple(self._lanes.values()):
                 lane.slot.close()
                 lane.posed.finish(failure)
 
@@ -124,7 +134,8 @@ class DetectAndFollow:
         began_s = time.monotonic()
         Batch(self._networks.meter, "detect", frames, self._networks.detect, self._keep).result()
         if self._budget is not None:
-            numbers = [self._lanes.index(lane) for lane, _ in frames]
+            number_of = {lane: number for number, lane in self._lanes.items()}
+            numbers = [number_of[lane] for lane, _ in frames]
             self._budget.pay_detections(numbers, time.monotonic() - began_s)
 
     def _keep(self, lane: Lane, detected: Detected) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class DetectThenPose:
     def __init__(
         self,
         networks: Networks,
-        lanes: Sequence[Lane],
+        lanes: Mapping[int, Lane],
         captured: Merge[Captured],
         stop_asked: threading.Event,
         *,
@@ -32,6 +32,7 @@ class DetectThenPose:
         """Store the settings. Both networks serve all `lanes`.
 
         Args:
+            lanes: the lanes by number. If `captured` stays open, lanes may come and go.
             captured: the frames of all lanes, by lane number.
             stop_asked: set when the run must stop; no new batch starts then.
             detect_batch: maximum frames per detector call.
@@ -45,7 +46,7 @@ class DetectThenPose:
         self._detect_batch = detect_batch
         self._pose_batch = pose_batch
         self._fill_s = fill_s
-        self._any_live = any(lane.source.info.is_live for lane in lanes)
+        self._any_live = any(lane.source.info.is_live for lane in lanes.values())
         self._detected: Channel[tuple[Lane, Detected | Ending]] = Channel(CHANNEL_DEPTH)
         self._pace = Pace(detections_beside_poses=1.1 if networks.run_side_by_side else 0.0)
 
@@ -67,7 +68,7 @@ class DetectThenPose:
         except BaseException as error:
             failure = error
         finally:
-            for lane in self._lanes:
+            for lane in tuple(self._lanes.values()):
                 lane.slot.close()
             self._detected.finish(failure)
 
@@ -116,7 +117,7 @@ class DetectThenPose:
             except BaseException as error:
                 failure = failure or error
             self._detected.close()
-            for lane in self._lanes:
+            for lane in tuple(self._lanes.values()):
                 lane.posed.finish(failure)
 
     def _take_detected(self, timeout_s: float | None) -> list[tuple[Lane, Detected | Ending]]:
@@ -127,6 +128,7 @@ class DetectThenPose:
                 weigh=lambda item: 0 if isinstance(item[1], Ending) else len(item[1].boxes),
                 most=BATCH_FRAMES,
                 fill_s=self._fill_s,
+                is_last=lambda item: isinstance(item[1], Ending) and self._captured.is_idle,
                 timeout_s=timeout_s,
             )
         return []

@@ -40,6 +40,7 @@ class Lane:
         *,
         prefix: str,
         results_wanted: bool,
+        depth: int = CHANNEL_DEPTH,
     ) -> None:
         """Take ownership of the feed's source and sinks.
 
@@ -49,10 +50,12 @@ class Lane:
             captured, results: get an inlet for this source.
             prefix: precedes the names of the lane's steps and sinks; empty for a run's only source.
             results_wanted: whether the caller takes results after all sinks have failed.
+            depth: maximum frames of a recording between two steps.
         """
         self.source = feed.source
         self._described = run_info
         self.prefix = prefix
+        self.capture_step = f"{prefix}capture"
         self.failure: StreamposeError | None = None
         """The failure of a network on a frame of this source, which ends the source."""
         self.fails_from: float = float("inf")
@@ -66,8 +69,8 @@ class Lane:
         def counted(cause: str) -> Callable[[object], None] | None:
             return (lambda _: drops(cause)) if is_live else None
 
-        self.slot = captured.inlet(LIVE_SLOT_DEPTH if is_live else CHANNEL_DEPTH, on_drop=counted(Drop.BUSY))
-        depth = LIVE_DEPTH if is_live else CHANNEL_DEPTH
+        self.slot = captured.inlet(LIVE_SLOT_DEPTH if is_live else depth, on_drop=counted(Drop.BUSY))
+        depth = LIVE_DEPTH if is_live else depth
         self.posed: Channel[Result | Mark] = Channel(depth, on_drop=counted(Drop.OUTPUT))
         self.results = results.inlet(depth, on_drop=counted(Drop.OUTPUT))
         self.sinks = [
@@ -100,7 +103,7 @@ class Lane:
         self._has_begun = False
         self.is_half_done = False
         """Whether a later run can continue this one, which has ended."""
-        self._was_read = False
+        self.was_read = False
         """Whether the source was read to its end."""
         self._annotator = annotator
         self._results_wanted = results_wanted
@@ -108,6 +111,11 @@ class Lane:
     def _run_info(self) -> RunInfo:
         """Describe the run as known now. The size and rate of a live source are known from its first frame on."""
         return replace(self._described, source=self.source.info)
+
+    def steps(self) -> list[tuple[str, Callable[[], None]]]:
+        """Return the names and functions of its threads."""
+        steps = [(self.capture_step, self.capture), (f"{self.prefix}annotate", self.annotate)]
+        return steps + [(run.step, run.run) for run in self.sinks_threaded]
 
     def stats(self) -> dict[str, Any]:
         """Return the counts of the source and of its people so far."""
@@ -131,6 +139,27 @@ class Lane:
                 self.fails_from, self.failure = index, error
         self.slot.close()
 
+    def abandon(self, step: str, error: StreamposeError) -> str:
+        """End the lane, or one of its sinks, because `step` hangs. The other steps end in order, with all frames that
+        have passed `step`.
+
+        Returns:
+            the name of the thread's step that hangs, as in `steps`. Nothing waits for it any more.
+        """
+        for run in self.sinks_threaded:
+            if run.step == step:
+                run.abandon(error)
+                return step
+        if step == self.capture_step:
+            self.slot.finish(error)
+            return step
+        self.posed.close()
+        self.slot.close()
+        for run in self.sinks_threaded:
+            run.feed.finish()
+        self.results.finish(error)
+        return f"{self.prefix}annotate"
+
     def hand_on(self, result: Result) -> None:
         """Take a result for drawing, and mark a savepoint if one is due. If no more are wanted, stop the capture."""
         try:
@@ -145,7 +174,7 @@ class Lane:
 
     def settle(self) -> None:
         """Forget the savepoints if the run of this source is complete. Called when its threads have ended."""
-        is_whole = self.ended and self._was_read and not self.source.meter.under_way and self.failure is None
+        is_whole = self.ended and self.was_read and not self.source.meter.under_way and self.failure is None
         if self._journal is None:
             return
         has_begun = self._has_begun or self.saved is not None
@@ -160,7 +189,7 @@ class Lane:
     def capture(self) -> None:
         """Read frames until the source ends or is stopped. Runs in the capture thread."""
         ending: BaseException | None = None
-        info, step = self.source.info, f"{self.prefix}capture"
+        info, step = self.source.info, self.capture_step
         try:
             captures = self.source.captures()
             count = 0
@@ -169,7 +198,7 @@ class Lane:
                 with nullcontext() if info.is_live else self._meter.working(step, f"frame {count}"):
                     captured = next(captures, None)
                 if captured is None:
-                    self._was_read = True
+                    self.was_read = True
                     break
                 if not info.is_live:
                     self.source.meter.captured()
@@ -180,7 +209,7 @@ class Lane:
             pass
         except BaseException as error:
             ending = wrapped(SourceError, f"{info.text}: reading failed", error)
-            self._was_read = isinstance(ending, SourceError) and ending.is_at_end
+            self.was_read = isinstance(ending, SourceError) and ending.is_at_end
         finally:
             self.slot.finish(ending)
 

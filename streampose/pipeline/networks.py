@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -158,7 +158,7 @@ class Batch(Generic[In, Out]):
 
 
 def sorted_out(
-    lanes: Sequence[Lane], arrived: Sequence[tuple[int, Captured | Ending]]
+    lanes: Mapping[int, Lane], arrived: Sequence[tuple[int, Captured | Ending]]
 ) -> tuple[list[tuple[Lane, Captured]], list[tuple[Lane, Ending]]]:
     """Separate frames from endings, and replace lane numbers by lanes."""
     frames: list[tuple[Lane, Captured]] = []

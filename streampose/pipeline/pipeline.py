@@ -39,11 +39,12 @@ class Pipeline(Run):
         results_wanted: bool = True,
         stall_after_s: float = 300.0,
         join_within_s: float = 30.0,
+        stays_open: bool = False,
     ) -> None:
         """Take ownership of sources and sinks. Work starts with the iteration.
 
         Args:
-            feeds, annotator, draw, results_wanted, stall_after_s, join_within_s: see `Run`.
+            feeds, annotator, draw, results_wanted, stall_after_s, join_within_s, stays_open: see `Run`.
             device: device of the networks. The pixels of each frame are uploaded once.
             detect_every: run the detector only on every Nth frame of a source and follow people in between; `auto` runs
                 it as often as the pose network leaves time. On stills, the detector runs on each.
@@ -61,11 +62,12 @@ class Pipeline(Run):
             results_wanted=results_wanted,
             stall_after_s=stall_after_s,
             join_within_s=join_within_s,
+            stays_open=stays_open,
         )
         device = device or torch.device("cpu")
         networks = Networks(detector, pose, device, self.meter)
         finder: Finder
-        if detect_every != 1 and not all(feed.source.info.stills for feed in feeds):
+        if detect_every != 1 and (stays_open or not all(feed.source.info.stills for feed in feeds)):
             finder = DetectAndFollow(
                 networks,
                 self._lanes,

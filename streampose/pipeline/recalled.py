@@ -51,7 +51,7 @@ class RecalledRun(Run):
             stall_after_s=stall_after_s,
             join_within_s=join_within_s,
         )
-        (lane,) = self._lanes
+        (lane,) = self._lanes.values()
         self._finder = _LookUp(recall, skeleton, lane, self._captured, self._stop_asked, self.meter)
 
 

@@ -5,9 +5,10 @@
     for each source                         .- [posed] <----------'
                                             `-> annotate -> a channel per sink, and one for the caller
 
-Each step has a thread; `Run._steps` lists them. The last loop runs in the caller's thread, because windows and signals
-require it. Frames and endings flow down the channels; closing flows up. When a channel is full, a recording waits and a
-live source drops its oldest frame. Knows nothing about where people come from, file formats and flags.
+Each step has a thread; `Lane.steps` and `Finder.steps` list them. The last loop runs in the caller's thread, because
+windows and signals require it. Frames and endings flow down the channels; closing flows up. When a channel is full, a
+recording waits and a live source drops its oldest frame. Knows nothing about where people come from, file formats and
+flags.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +24,7 @@ from streampose.channel import Empty, Ending, Finished, Merge
 from streampose.errors import StreamposeError
 from streampose.frames import Captured, Result, RunInfo, Skeleton
 from streampose.meter import Drop, Meter
-from streampose.pipeline.lane import Lane
+from streampose.pipeline.lane import CHANNEL_DEPTH, Lane
 from streampose.pipeline.parts import Drawer, Feed, Finder, FrameSource
 from streampose.pipeline.sink_run import SinkRun, report
 from streampose.pipeline.stalls import LOOK_EVERY_S, Stalls
@@ -42,6 +44,8 @@ class Run:
 
     _finder: Finder
     """Takes `_captured` and gives each lane its results. The constructor of the subclass sets it."""
+    _depth = CHANNEL_DEPTH
+    """Maximum frames of a recording between two steps."""
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Run:
         results_wanted: bool,
         stall_after_s: float,
         join_within_s: float,
+        stays_open: bool = False,
     ) -> None:
         """Take ownership of sources and sinks. Work starts with the iteration.
 
@@ -66,28 +71,23 @@ class Run:
             results_wanted: continue for the caller after all sinks have failed.
             stall_after_s: abort with `StalledError` if a step takes longer for one piece of work.
             join_within_s: maximum time that the end of the run waits for a step to stop.
+            stays_open: further sources may come while it runs; see `RollingPipeline`.
         """
         self.meter = Meter()
         self.models = models
         """The names of the networks."""
-        self._captured: Merge[Captured] = Merge()
-        self._results: Merge[Result] = Merge()
-        self._lanes = [
-            Lane(
-                feed,
-                RunInfo(feed.source.info, skeleton, models),
-                self.meter,
-                annotator if draw or any(sink.needs_drawn for sink in feed.sinks) else None,
-                self._captured,
-                self._results,
-                prefix=f"{feed.source.info.source_id}: " if len(feeds) > 1 else "",
-                results_wanted=results_wanted or not feed.sinks,
-            )
-            for feed in feeds
-        ]
+        self._skeleton, self._annotator = skeleton, annotator
+        self._draw, self._results_wanted = draw, results_wanted
+        self._captured: Merge[Captured] = Merge(stays_open=stays_open)
+        self._results: Merge[Result] = Merge(stays_open=stays_open)
+        self._numbers = count()
+        self._lanes: dict[int, Lane] = {}
+        """By the number of their channels in both merges."""
+        for feed in feeds:
+            self._new_lane(feed, prefix=f"{feed.source.info.source_id}: " if len(feeds) > 1 else "")
         self._stop_asked = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._stalls = Stalls(self.meter, self._sink_runs(), self._stop_asked, stall_after_s, join_within_s)
+        self._stalls = Stalls(self.meter, self._sink_runs, self._stop_asked, stall_after_s, join_within_s)
         self._first_failure: StreamposeError | None = None
         self._started = False
         self._ended = False
@@ -95,7 +95,7 @@ class Run:
     @property
     def sources(self) -> list[FrameSource]:
         """The sources in the given order. Their `info` and `meter` can be read at any time."""
-        return [lane.source for lane in self._lanes]
+        return [lane.source for lane in self._lanes.values()]
 
     def __iter__(self) -> Iterator[Result]:
         with closing(self.ticks()) as ticks:
@@ -113,13 +113,12 @@ class Run:
         self.meter.start()
         failure: BaseException | None = None
         try:
-            for lane in self._lanes:
+            for lane in self._lanes.values():
                 for run in lane.sinks_here:
                     run.open()
-            for name, work in self._steps():
-                thread = threading.Thread(target=work, name=f"streampose {name}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            self._start(self._finder.steps())
+            for lane in self._lanes.values():
+                self._start_lane(lane)
             while not self._over():
                 try:
                     number, value = self._results.take(timeout_s=LOOK_EVERY_S)
@@ -147,7 +146,7 @@ class Run:
     def stop(self) -> None:
         """End cleanly: start no new batch, deliver the frames in progress, close the sinks. Call it from any thread."""
         self._stop_asked.set()
-        for lane in self._lanes:
+        for lane in tuple(self._lanes.values()):
             lane.stop()
 
     def close(self) -> None:
@@ -160,7 +159,7 @@ class Run:
     @property
     def is_half_done(self) -> bool:
         """Whether a later run can continue this one, which has ended."""
-        return any(lane.is_half_done for lane in self._lanes)
+        return any(lane.is_half_done for lane in self._lanes.values())
 
     def summaries(self) -> list[str]:
         """Return one line per sink that describes its output. The lines are complete when the run has ended."""
@@ -174,7 +173,7 @@ class Run:
         When the run has ended, captured = delivered + dropped for each source. Drops of a sink are counted separately.
         """
         return {
-            "sources": {lane.source.info.source_id: lane.stats() for lane in self._lanes},
+            "sources": {lane.source.info.source_id: lane.stats() for lane in self._lanes.values()},
             "sinks": {run.name: run.stats() for run in self._sink_runs()},
         }
 
@@ -186,16 +185,32 @@ class Run:
     ) -> None:
         self._end(error)
 
-    def _steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """Return the names and functions of all threads. Each runs until its input ends and passes the ending on."""
-        steps = [(f"{lane.prefix}capture", lane.capture) for lane in self._lanes]
-        steps += self._finder.steps()
-        steps += [(f"{lane.prefix}annotate", lane.annotate) for lane in self._lanes]
-        steps += [(run.step, run.run) for run in self._sink_runs() if not run.sink.on_main_thread]
-        return steps
+    def _new_lane(self, feed: Feed, prefix: str) -> Lane:
+        lane = Lane(
+            feed,
+            RunInfo(feed.source.info, self._skeleton, self.models),
+            self.meter,
+            self._annotator if self._draw or any(sink.needs_drawn for sink in feed.sinks) else None,
+            self._captured,
+            self._results,
+            prefix=prefix,
+            results_wanted=self._results_wanted or not feed.sinks,
+            depth=self._depth,
+        )
+        self._lanes[next(self._numbers)] = lane
+        return lane
+
+    def _start_lane(self, lane: Lane) -> None:
+        self._start(lane.steps())
+
+    def _start(self, steps: Sequence[tuple[str, Callable[[], None]]]) -> None:
+        for name, work in steps:
+            thread = threading.Thread(target=work, name=f"streampose {name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _sink_runs(self) -> list[SinkRun]:
-        return [run for lane in self._lanes for run in lane.sinks]
+        return [run for lane in self._lanes.values() for run in lane.sinks]
 
     def _over(self) -> bool:
         """Return whether the user has quit at a sink, which ends the whole run."""
@@ -204,7 +219,7 @@ class Run:
     def _look_around(self) -> None:
         """Check for stalls and serve the windows, while the caller's thread waits."""
         self._stalls.check()
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             for run in lane.sinks_here:
                 run.idle()
 
@@ -222,10 +237,10 @@ class Run:
         if self._ended:
             return
         self._ended = True
-        came_to_its_end = all(lane.ended for lane in self._lanes)
+        came_to_its_end = all(lane.ended for lane in self._lanes.values())
         if failure is not None or not came_to_its_end:
             self.stop()
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             for channel in (lane.slot, lane.posed, lane.results):
                 channel.close()
         if not came_to_its_end:
@@ -235,7 +250,7 @@ class Run:
         for run in runs:
             if not self._threads or run.sink.on_main_thread:
                 run.close()
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             if stalled is None:
                 lane.source.close()
             lane.settle()

@@ -119,6 +119,12 @@ class SinkRun:
     def close(self) -> None:
         self._attempt("closing", self.sink.close)
 
+    def abandon(self, error: StreamposeError) -> None:
+        """Expect nothing more of the sink, which hangs. Called from another thread than the sink's."""
+        self.error = self.error or error
+        self.gone = True
+        self.feed.close()
+
     def stats(self) -> dict[str, Any]:
         """Return the counts and the status of the sink. `error` is None if the sink has not failed."""
         status = self.sink.status()

@@ -23,6 +23,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def flags(tiny: dict[str, Any]) -> list[str]:
+    """The same for the command line."""
+    return [word for name, value in tiny.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip with sound and B-frames."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
