@@ -93,10 +93,11 @@ class DetectAndFollow:
                 # wait for them.
                 ahead = max(len(self._lanes), self._at_once)
                 arrived = self._captured.take_batch(ahead, most_each=1 if self._any_live else None)
-                for number, lane in [(number, self._lanes[number]) for number, _ in arrived]:
-                    if lane not in self._followed:
-                        self._followed[lane] = self._new_followed(number, lane)
                 frames, endings = sorted_out(self._lanes, arrived)
+                for lane, _ in [*frames, *endings]:
+                    if lane not in self._followed:
+                        # Its number matters only for `auto`, where no lanes come.
+                        self._followed[lane] = self._new_followed(0, lane)
                 self._look([(lane, one) for lane, one in frames if self._followed[lane].follower.is_due(one.frame)])
                 for turn in _turns(frames):
                     if self._stop_asked.is_set():  # frames that have not started count as dropped

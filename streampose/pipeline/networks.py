@@ -164,10 +164,13 @@ def sorted_out(
     frames: list[tuple[Lane, Captured]] = []
     endings: list[tuple[Lane, Ending]] = []
     for number, value in arrived:
+        lane = lanes.get(number)
+        if lane is None:  # it was added as the run was stopped, and has left at once
+            continue
         if isinstance(value, Ending):
-            endings.append((lanes[number], value))
+            endings.append((lane, value))
         else:
-            frames.append((lanes[number], value))
+            frames.append((lane, value))
     return frames, endings
 
 
