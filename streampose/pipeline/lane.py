@@ -139,27 +139,6 @@ class Lane:
                 self.fails_from, self.failure = index, error
         self.slot.close()
 
-    def abandon(self, step: str, error: StreamposeError) -> str:
-        """End the lane, or one of its sinks, because `step` hangs. The other steps end in order, with all frames that
-        have passed `step`.
-
-        Returns:
-            the name of the thread's step that hangs, as in `steps`. Nothing waits for it any more.
-        """
-        for run in self.sinks_threaded:
-            if run.step == step:
-                run.abandon(error)
-                return step
-        if step == self.capture_step:
-            self.slot.finish(error)
-            return step
-        self.posed.close()
-        self.slot.close()
-        for run in self.sinks_threaded:
-            run.feed.finish()
-        self.results.finish(error)
-        return f"{self.prefix}annotate"
-
     def hand_on(self, result: Result) -> None:
         """Take a result for drawing, and mark a savepoint if one is due. If no more are wanted, stop the capture."""
         try:

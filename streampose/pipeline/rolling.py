@@ -150,7 +150,7 @@ class RollingPipeline(Pipeline):
             return
         for lane in self._lanes.values():
             if work.step.startswith(lane.prefix):
-                name = lane.abandon(work.step, error)
+                name = _abandon(lane, work.step, error)
                 self.abandoned.update((work.step, name))
                 (hung,) = (one for one in self._threads_of[lane] if one.name == f"streampose {name}")
                 self._threads_of[lane].remove(hung)
@@ -169,3 +169,25 @@ class RollingPipeline(Pipeline):
         if not isinstance(error, StreamposeError):
             raise error
         self._errors[lane] = error
+
+
+def _abandon(lane: Lane, step: str, error: StreamposeError) -> str:
+    """End the lane, or one of its sinks, because `step` hangs. The other steps end in order, with all frames that have
+    passed `step`.
+
+    Returns:
+        the name of the thread that hangs, as in `Lane.steps`.
+    """
+    for run in lane.sinks_threaded:
+        if run.step == step:
+            run.abandon(error)
+            return step
+    if step == lane.capture_step:
+        lane.slot.finish(error)
+        return step
+    lane.posed.close()
+    lane.slot.close()
+    for run in lane.sinks_threaded:
+        run.feed.finish()
+    lane.results.finish(error)
+    return f"{lane.prefix}annotate"
