@@ -118,15 +118,3 @@ def state_of(folder: Path) -> dict[str, tuple[int, int, int]]:
         status = path.lstat()
         found[str(path.relative_to(folder))] = status.st_size, status.st_mtime_ns, status.st_ino
     return found
-
-
-def assert_same_poses(first: Path, second: Path) -> None:
-    """Check that two poses files hold the same people, to within the rounding of batches of other sizes."""
-    lines = [[json.loads(line) for line in path.read_text().splitlines()] for path in (first, second)]
-    assert len(lines[0]) == len(lines[1])
-    for one, other in zip(lines[0][1:], lines[1][1:], strict=True):
-        assert (one["frame"], one["pts_s"]) == (other["frame"], other["pts_s"])
-        assert [person["id"] for person in one["people"]] == [person["id"] for person in other["people"]]
-        for person, same in zip(one["people"], other["people"], strict=True):
-            a, b = (np.array(some["keypoints"], float) for some in (person, same))
-            np.testing.assert_allclose(a, b, atol=0.02)
