@@ -76,8 +76,7 @@ class SourceMeter:
     def __init__(self) -> None:
         self.state = "opening"
         """`opening`, `opening: REASON`, `running` (a recording), `live`, `reconnecting: REASON` or `ended`."""
-        self.resumed = 0
-        """Frames of earlier runs, which this one continues. They are not counted."""
+        self._resumed = 0, 0
         self._captured = 0
         self._delivered = 0
         self._people = 0
@@ -94,6 +93,15 @@ class SourceMeter:
         """Captured frames that are neither delivered nor dropped yet."""
         with self._lock:
             return self._captured - self._delivered - sum(self._dropped.values())
+
+    @property
+    def resumed(self) -> int:
+        """Frames of earlier runs, which this one continues. They do not count as captured or delivered."""
+        return self._resumed[0]
+
+    def resume(self, frames: int, people: int) -> None:
+        """Note the frames of earlier runs, and the people in them."""
+        self._resumed = frames, people
 
     def captured(self) -> None:
         """Count a frame that was read."""
@@ -143,7 +151,8 @@ class SourceMeter:
                 else (None, None, None)
             )
             return {
-                "resumed": self.resumed,
+                "resumed": self._resumed[0],
+                "resumed_people": self._resumed[1],
                 "captured": self._captured,
                 "delivered": self._delivered,
                 "dropped": dict(self._dropped),

@@ -164,13 +164,15 @@ def _record_of(savepoint: Saved) -> State:
     return {
         "place": place,
         "frames": savepoint.frames,
+        "people": savepoint.people,
         "state": savepoint.state,
         "sinks": list(savepoint.sinks),
     }
 
 
 def _saved_of(record: State) -> Saved:
-    return Saved(Place(**record["place"]), record["frames"], record["state"], record["sinks"])
+    place = Place(**record["place"])
+    return Saved(place, record["frames"], record["people"], record["state"], record["sinks"])
 
 
 def _write(file: Path, content: bytes) -> None:

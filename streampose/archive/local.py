@@ -19,9 +19,10 @@ from pathlib import Path
 from streampose.archive.entry import Outcome, State
 from streampose.archive.manifest import Manifest
 from streampose.archive.report import Running, Snapshot
+from streampose.archive.resume import Resumption
 from streampose.archive.tasks import Job, Opening, Sealing
 from streampose.assembly import Assembly
-from streampose.errors import ModelError, StreamposeError
+from streampose.errors import ModelError, NothingToDo, StreamposeError, UsageError
 from streampose.pipeline.parts import Feed
 from streampose.pipeline.rolling import Left
 from streampose.sinks.open import open_sink
@@ -145,9 +146,10 @@ class LocalRun:
         running = []
         for source, (job, _) in self._running.items():
             stats, total = source.meter.stats(), source.info.frame_count
-            running.append(Running(job.name, stats["delivered"], total, source.meter.now()["fps_out"], stats["people"]))
+            frames = stats["delivered"] + stats["resumed"]
+            running.append(Running(job.name, frames, total, source.meter.now()["fps_out"], stats["people"]))
             if total:
-                read_bytes += job.size_bytes * min(1.0, stats["delivered"] / total)
+                read_bytes += job.size_bytes * min(1.0, frames / total)
         left_s = elapsed_s * (self._bytes_total - read_bytes) / read_bytes if read_bytes and self.frames else None
         return Snapshot(
             self._files_total,
@@ -200,15 +202,12 @@ class LocalRun:
         self._pipeline.add(feed)
 
     def _feed_of(self, job: Job, source: Source) -> Feed:
-        """Return the feed of a recording that is open. It starts afresh: what an earlier attempt has written of its
-        outputs is removed.
+        """Return the feed of a recording that is open. It continues an earlier attempt that was interrupted.
 
         Raises:
             UsageError, SinkError: an output cannot be written, or exists and is not of this batch.
         """
         entry = self._manifest.entries[job.name]
-        if entry.owns_outputs:
-            self._remove_outputs(job)
         with ExitStack() as opened:
             sinks = [
                 opened.enter_context(
@@ -221,10 +220,23 @@ class LocalRun:
                 )
                 for target in job.targets
             ]
-            feed = self._assembly.feed(source, sinks)
+            feed = self._begun(job, self._assembly.feed(source, sinks), is_continued=entry.owns_outputs)
             self._manifest.writing(job.name)
             opened.pop_all()
         return feed
+
+    def _begun(self, job: Job, feed: Feed, *, is_continued: bool) -> Feed:
+        """Return the feed with its journal. If an earlier attempt cannot be continued, it starts afresh, and what the
+        attempt has written is removed.
+        """
+        # The manifest has seen to it that the options are the same.
+        source, identity = feed.source, self._assembly.identity()
+        assert isinstance(source, Source)
+        if is_continued:
+            with suppress(NothingToDo, UsageError):
+                return Resumption(source, feed.sinks, {}, resume=True).continued(feed, identity)
+            self._remove_outputs(job)
+        return Resumption(source, feed.sinks, {}, resume=False).continued(feed, identity)
 
     def _remove_outputs(self, job: Job) -> None:
         for target in job.targets:

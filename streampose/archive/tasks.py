@@ -120,8 +120,8 @@ class Sealing:
             errors.append(SinkError(f"{self.job.name}: the outputs cannot be read again: {describe(error)}"))
         self._outcome = Outcome(
             State.FAILED if errors else State.DONE,
-            frames=self._left.stats["delivered"],
-            people=self._left.stats["people"],
+            frames=self._left.stats["delivered"] + self._left.stats["resumed"],
+            people=self._left.stats["people"] + self._left.stats["resumed_people"],
             seconds=time.monotonic() - self._began_s,
             outputs=outputs,
             error="; ".join(map(str, errors)) or None,

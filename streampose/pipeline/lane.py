@@ -97,9 +97,9 @@ class Lane:
         """What follows people before their poses are found; set if the tracker does not run here."""
         self.saved = feed.saved
         if feed.saved is not None:
-            feed.source.meter.resumed = feed.saved.frames
+            feed.source.meter.resume(feed.saved.frames, feed.saved.people)
         self._journal = feed.journal
-        self._handed_on = 0 if feed.saved is None else feed.saved.frames
+        self._handed_on, self._people = (feed.saved.frames, feed.saved.people) if feed.saved is not None else (0, 0)
         self._has_begun = False
         self.is_half_done = False
         """Whether a later run can continue this one, which has ended."""
@@ -205,6 +205,7 @@ class Lane:
                     continue
                 self._begin()
                 drawn = self._draw(self._stepped(value))
+                self._people += len(drawn.people)
                 for run in self.sinks_threaded:
                     run.put(drawn)
                 if self._nobody_wants_more():
@@ -232,7 +233,8 @@ class Lane:
         """Send a savepoint to the sinks that make files, behind the frames before it."""
         keepers = [*self._steps, self.tracker] if self.tracks_in_turn else self._steps
         runs = [run for run in self.sinks_threaded if run.sink.path is not None]
-        savepoint = Savepoint(mark.place, mark.frames, state_of(keepers, mark.state), self._journal, len(runs))
+        state = state_of(keepers, mark.state)
+        savepoint = Savepoint(mark.place, mark.frames, self._people, state, self._journal, len(runs))
         for number, run in enumerate(runs):
             run.put(Marked(savepoint, number))
 

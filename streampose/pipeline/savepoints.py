@@ -67,7 +67,9 @@ class Saved:
     place: Place
     """The last frame before it."""
     frames: int
-    """Frames before it, with those of earlier runs."""
+    """Frames before it, with those of earlier runs,"""
+    people: int
+    """and people in them."""
     state: State
     """See `state_of`."""
     sinks: Sequence[State]
@@ -77,9 +79,11 @@ class Saved:
 class Savepoint:
     """A savepoint on its way through the sinks of a source."""
 
-    def __init__(self, place: Place, frames: int, state: State, journal: Journal | None, sinks: int) -> None:
+    def __init__(
+        self, place: Place, frames: int, people: int, state: State, journal: Journal | None, sinks: int
+    ) -> None:
         """Wait for so many `sinks`. The other arguments are those of `Saved`."""
-        self._place, self._frames, self._state = place, frames, state
+        self._place, self._frames, self._people, self._state = place, frames, people, state
         self._journal = journal
         self._sinks: list[State | None] = [None] * sinks
         self._lock = threading.Lock()
@@ -90,7 +94,7 @@ class Savepoint:
             self._sinks[number] = state
             sinks = [one for one in self._sinks if one is not None]
         if self._journal is not None and len(sinks) == len(self._sinks):
-            self._journal.save(Saved(self._place, self._frames, self._state, sinks))
+            self._journal.save(Saved(self._place, self._frames, self._people, self._state, sinks))
 
 
 def state_of(keepers: Sequence[object], first: State) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -142,6 +143,26 @@ def test_a_killed_batch_goes_on_and_gives_the_same_outputs(flags: list[str], tmp
         assert made.read_bytes() == (out / made.relative_to(tmp_path / "whole")).read_bytes()
     names = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*")}
     assert {path.relative_to(out) for path in out.rglob("*")} == names, "nothing is left of the killed attempts"
+
+
+def test_a_long_file_continues_where_the_batch_was_killed(flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    make_clip(tmp_path / "in" / "long.mp4", frames=700, size=(96, 64), audio_s=28.0)
+    assert run(["batch", "in", "--out", "whole", *flags], tmp_path)[0] == 0
+    command = ["batch", "in", "--out", "out", *flags]
+    with child(command, tmp_path) as process:
+        wait_until(lambda: len(list((tmp_path / "out").glob("long.mp4.resume/*.npz"))) >= 2, process)
+        process.send_signal(signal.SIGKILL)
+    code, _, stderr = run([*command, "--progress", "json"], tmp_path)
+    assert code == 0
+    told = [source["frames"] for line in stderr.splitlines() for source in json.loads(line)["sources"]]
+    assert all(frames >= 250 for frames in told), "it does not begin again"
+    whole, out = files(tmp_path / "whole")["long.mp4"], files(tmp_path / "out")["long.mp4"]
+    assert {key: out[key] for key in ("frames", "people", "outputs")} == {
+        key: whole[key] for key in ("frames", "people", "outputs")
+    }
+    assert out["attempts"] == 2
+    check_outputs(tmp_path / "out")
 
 
 def test_a_file_that_ends_the_program_each_time_is_given_up(flags: list[str], tmp_path: Path) -> None:
