@@ -12,17 +12,16 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from streampose.archive.entry import Outcome, State
 from streampose.archive.manifest import Manifest
 from streampose.archive.report import Running, Snapshot
-from streampose.archive.resume import Resumption
-from streampose.archive.tasks import Job, Opening, Sealing
+from streampose.archive.tasks import Job, Opening, Sealing, begun
 from streampose.assembly import Assembly
-from streampose.errors import ModelError, NothingToDo, StreamposeError, UsageError
+from streampose.errors import ModelError, StreamposeError
 from streampose.pipeline.parts import Feed
 from streampose.pipeline.rolling import Left
 from streampose.sinks.open import open_sink
@@ -220,30 +219,11 @@ class LocalRun:
                 )
                 for target in job.targets
             ]
-            feed = self._begun(job, self._assembly.feed(source, sinks), is_continued=entry.owns_outputs)
+            feed = self._assembly.feed(source, sinks)
+            feed = begun(job, feed, self._assembly.identity(), self._out, is_continued=entry.owns_outputs)
             self._manifest.writing(job.name)
             opened.pop_all()
         return feed
-
-    def _begun(self, job: Job, feed: Feed, *, is_continued: bool) -> Feed:
-        """Return the feed with its journal. If an earlier attempt cannot be continued, it starts afresh, and what the
-        attempt has written is removed.
-        """
-        # The manifest has seen to it that the options are the same.
-        source, identity = feed.source, self._assembly.identity()
-        assert isinstance(source, Source)
-        if is_continued:
-            with suppress(NothingToDo, UsageError):
-                return Resumption(source, feed.sinks, {}, resume=True).continued(feed, identity)
-            self._remove_outputs(job)
-        return Resumption(source, feed.sinks, {}, resume=False).continued(feed, identity)
-
-    def _remove_outputs(self, job: Job) -> None:
-        for target in job.targets:
-            with suppress(OSError):  # the sink reports what is in its way
-                path = self._out / target
-                if path.is_file() and not path.samefile(str(job.source.source)):
-                    path.unlink()
 
     def _see_off(self) -> None:
         """Hash the outputs of the recordings that have left the pipeline, and record those that are hashed."""

@@ -6,12 +6,24 @@ import hashlib
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from streampose.archive.entry import Outcome, Output, State
-from streampose.errors import SinkError, SourceError, StalledError, StreamposeError, describe, wrapped
+from streampose.archive.resume import Resumption
+from streampose.errors import (
+    NothingToDo,
+    SinkError,
+    SourceError,
+    StalledError,
+    StreamposeError,
+    UsageError,
+    describe,
+    wrapped,
+)
 from streampose.inputs import Input
+from streampose.pipeline.parts import Feed
 from streampose.pipeline.rolling import Left
 from streampose.sources.open import open_source
 from streampose.sources.source import Source
@@ -27,6 +39,28 @@ class Job:
     targets: tuple[str, ...]
     """Its outputs, relative to the output folder."""
     size_bytes: int
+
+
+def begun(job: Job, feed: Feed, networks: dict[str, str], out: Path, *, is_continued: bool) -> Feed:
+    """Return the feed of a recording with its journal.
+
+    Args:
+        networks: see `Assembly.identity`.
+        out: the output folder.
+        is_continued: continue an earlier attempt, with the same options. If that cannot be done, start afresh, and
+            remove what the attempt has written.
+    """
+    source = feed.source
+    assert isinstance(source, Source)
+    if is_continued:
+        with suppress(NothingToDo, UsageError):
+            return Resumption(source, feed.sinks, {}, resume=True).continued(feed, networks)
+        for target in job.targets:
+            with suppress(OSError):  # the sink reports what is in its way
+                path = out / target
+                if path.is_file() and not path.samefile(str(job.source.source)):
+                    path.unlink()
+    return Resumption(source, feed.sinks, {}, resume=False).continued(feed, networks)
 
 
 class Opening:
