@@ -267,7 +267,10 @@ class LocalRun:
             outcome = replace(outcome, error=outcome.error.replace(str(job.source.source), job.name))
         self._manifest.end(job.name, outcome)
         self._ended[outcome.state] += 1
-        self._bytes_ended += job.size_bytes
+        if outcome.frames:
+            self._bytes_ended += job.size_bytes
+        else:  # it took no time, and says nothing about the time that others take
+            self._bytes_total -= job.size_bytes
 
     def _give_up_opening(self) -> None:
         until_s = time.monotonic() + STOPS_WITHIN_S
