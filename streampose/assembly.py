@@ -15,6 +15,7 @@ from streampose.people.smooth import Smoother
 from streampose.people.track import Tracker
 from streampose.pipeline.parts import Feed, Step
 from streampose.pipeline.pipeline import Pipeline
+from streampose.pipeline.recalled import Lookup, RecalledRun
 from streampose.pipeline.rolling import RollingPipeline
 from streampose.sinks.controls import Controls
 from streampose.sinks.sink import Sink
@@ -84,3 +85,16 @@ class Assembly:
             "pose_batch": networks.pose_batch,
             "stall_after_s": asked.stall_after_s,
         }
+
+    def recalled_run(self, feed: Feed, lookup: Lookup) -> RecalledRun:
+        """Return a run that takes ownership of the feed, and whose raw people are looked up. See `RecalledRun`."""
+        networks = self.networks
+        return RecalledRun(
+            feed,
+            lookup,
+            networks.pose.skeleton,
+            {"detector": networks.detector.name, "pose": networks.pose.name},
+            self.annotator,
+            results_wanted=False,
+            stall_after_s=self._asked.stall_after_s,
+        )

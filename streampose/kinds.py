@@ -124,6 +124,7 @@ def one_of(*words: str) -> Kind:
 
 
 TEXT = Kind("a text of at least one character", _text, "NAME")
+ADDRESS = Kind("an address", _text, "ADDRESS")
 FILE = Kind("a file name", _text, "FILE")
 CHECKPOINTS = Kind("a list of checkpoints", _texts, "NAME")
 SINKS = Kind("a list of sinks, such as ['out.mp4']", _texts, "SINK")

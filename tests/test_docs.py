@@ -23,8 +23,12 @@ ROOT = README.parent
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 USER_PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_FLAGS = {
+    "--address",  # ray
+    "--disable-usage-stats",  # ray
     "--extra-index-url",  # pip
+    "--head",  # ray
     "--list-formats-ext",  # v4l2-ctl
+    "--port",  # ray
     "--rounds",  # tools.evaluate_follow
 }
 """Flags of other programs that the pages name."""

@@ -1,17 +1,20 @@
 """A batch: many recordings with the same options, of which those are processed that are not done yet.
 
-Connects the parts: `plan` says what is to be done, `manifest` keeps what is known, and `local` does the work.
+Connects the parts: `plan` says what is to be done, `manifest` keeps what is known, and `local` or `cluster` does the
+work.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from streampose._version import __version__
 from streampose.archive.entry import Entry, State
 from streampose.archive.manifest import Manifest, peek
 from streampose.archive.plan import Plan, check_targets, find_inputs, make_plan, targets_of
@@ -24,7 +27,10 @@ from streampose.picker import part_of
 from streampose.sinks.target import name_of
 
 if TYPE_CHECKING:
+    from streampose.archive.cluster import ClusterRun
     from streampose.archive.local import LocalRun
+    from streampose.archive.orders import Probe
+    from streampose.archive.tasks import Job
 
 log = logging.getLogger("streampose")
 
@@ -44,7 +50,7 @@ _OF_MACHINE = frozenset(
         "allow_pickle",
         "stall_after_s",
     ]
-    + ["device", "compile", "warm_up", "detect_batch", "pose_batch"]
+    + ["device", "compile", "warm_up", "detect_batch", "pose_batch", "ray", "ray_processes", "split_frames"]
 )
 """The options that may be different in each start: they change no output, apart from the last digits of numbers."""
 
@@ -81,7 +87,8 @@ class Batch:
         self._inputs = find_inputs(inputs, self.out)
         self._manifest: Manifest | None = None
         self._plan = Plan()
-        self._run: LocalRun | None = None
+        self._run: LocalRun | ClusterRun | None = None
+        self._probe: Probe | None = None
         self._stopped = False
         self._seconds = 0.0
 
@@ -132,13 +139,19 @@ class Batch:
         manifest.keep_settings(self.settings)
         manifest.put(self._plan.entries, forget=self._plan.gone)
 
-    def load(self) -> None:
-        """Load the networks, if there is anything to do. Raises `UsageError` and `ModelError`."""
+    def load(self, prepare: Callable[[], None]) -> None:
+        """Load the networks, if there is anything to do, or connect to the cluster that will.
+
+        Args:
+            prepare: sets up a worker process on another machine, to which it is sent.
+
+        Raises:
+            UsageError, ModelError: the networks cannot be loaded.
+            StreamposeError: there is no such cluster.
+        """
         if not self._plan.queue or self._manifest is None:
             return
-        from streampose.archive.local import LocalRun  # after the cheap checks, because these imports take seconds
         from streampose.archive.tasks import Job
-        from streampose.assembly import Assembly
 
         entries = self._manifest.entries
         jobs = [
@@ -150,16 +163,10 @@ class Batch:
             )
             for one in self._plan.queue
         ]
-        self._run = LocalRun(
-            jobs,
-            self._manifest,
-            Assembly(self._asked),
-            self.out,
-            overwrite=self._options["overwrite"],
-            speed=self._options["speed"],
-            files_at_once=self._options["files_at_once"],
-            stall_after_s=self._options["stall_after_s"],
-        )
+        if self._options["ray"] is None:
+            self._run = self._local_run(jobs, self._manifest)
+        else:
+            self._run = self._cluster_run(jobs, self._manifest, prepare)
 
     def ticks(self) -> Iterator[None]:
         """Process the recordings, and yield several times per second, so that the caller can do other work.
@@ -211,6 +218,8 @@ class Batch:
 
     def close(self) -> None:
         """Close the manifest, so that another program can go on. Safe to call twice."""
+        if self._probe is not None:
+            self._probe.close()
         if self._manifest is not None:
             self._manifest.close()
 
@@ -221,6 +230,53 @@ class Batch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _local_run(self, jobs: Sequence[Job], manifest: Manifest) -> LocalRun:
+        from streampose.archive.local import LocalRun  # after the cheap checks, because these imports take seconds
+        from streampose.assembly import Assembly
+
+        return LocalRun(
+            jobs,
+            manifest,
+            Assembly(self._asked),
+            self.out,
+            overwrite=self._options["overwrite"],
+            speed=self._options["speed"],
+            files_at_once=self._options["files_at_once"],
+            stall_after_s=self._options["stall_after_s"],
+        )
+
+    def _cluster_run(self, jobs: Sequence[Job], manifest: Manifest, prepare: Callable[[], None]) -> ClusterRun:
+        from streampose.archive.cluster import ClusterRun
+        from streampose.archive.fleet import Fleet
+        from streampose.archive.orders import Order, Probe
+
+        self._probe = Probe(self.out)
+        example = self._plan.queue[0]
+        order = Order(
+            self._asked,
+            os.getcwd(),  # noqa: PTH109 - a text
+            str(self.out),
+            str(self._probe.path),
+            self._probe.secret,
+            example.path,
+            example.size_bytes,
+            __version__,
+            self._options["speed"],
+            self._options["files_at_once"],
+            self._options["stall_after_s"],
+        )
+        can_split = self._options["detect_every"] == 1  # otherwise the boxes depend on the frames before
+        return ClusterRun(
+            jobs,
+            manifest,
+            Fleet(self._options["ray"], order, prepare, self._options["ray_processes"]),
+            self.out,
+            overwrite=self._options["overwrite"],
+            files_at_once=self._options["files_at_once"],
+            piece_frames=self._options["split_frames"] or None if can_split else None,
+            key=[__version__, self.settings],
+        )
 
     def _entries(self) -> list[Entry]:
         assert self._manifest is not None

@@ -240,7 +240,7 @@ class LocalRun:
 
     def _is_interrupted(self, left: Left) -> bool:
         """Return whether the recording must be processed again, because the run is stopped. A full disk stops it."""
-        full = next((error for error in left.errors if _is_full(error)), None)
+        full = next((error for error in left.errors if is_full(error)), None)
         if full is not None:
             self._fail(full)
         return self._stopped
@@ -279,7 +279,7 @@ class LocalRun:
         self._opening.clear()
 
 
-def _is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> bool:
     """Return whether a sink failed because no space is left. Every other recording would fail as well."""
     while isinstance(error, BaseException):
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

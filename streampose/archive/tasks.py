@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +66,10 @@ def begun(job: Job, feed: Feed, networks: dict[str, str], out: Path, *, is_conti
 class Opening:
     """Opens a recording, which decodes its first frame, in a thread."""
 
-    def __init__(self, job: Job, stall_after_s: float) -> None:
-        """Begin. After `stall_after_s` seconds, the recording counts as failed."""
+    def __init__(self, job: Job, stall_after_s: float, how: Callable[[], Source] | None = None) -> None:
+        """Begin. After `stall_after_s` seconds, the recording counts as failed. `how` opens a part of it."""
         self.job = job
+        self._how = how
         self.began_s = time.monotonic()
         self._stall_after_s = stall_after_s
         self._source: Source | None = None
@@ -110,7 +111,7 @@ class Opening:
 
     def _run(self) -> None:
         try:
-            source = open_source(self.job.source)
+            source = open_source(self.job.source) if self._how is None else self._how()
         except Exception as error:
             self._error = wrapped(SourceError, f"{self.job.source.source} cannot be opened", error)
             return

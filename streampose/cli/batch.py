@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 
 from streampose.archive.batch import Batch
 from streampose.archive.report import REPORT, Running, Summary
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_process(threads_change=True)
     with batch:
         batch.open()
-        batch.load()
+        batch.load(partial(set_up_process, threads_change=True))
         progress = _Progress(batch, kind, shown=not quiet)
         has_failed = True
         try:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from streampose.kinds import CHECKPOINTS, COUNT, FILE, IDENTITIES, NAMES, SHARE, SINKS, SWITCH, TEXT, one_of
+from streampose.kinds import (
+    ADDRESS,
+    CHECKPOINTS,
+    COUNT,
+    FILE,
+    IDENTITIES,
+    INDEX,
+    NAMES,
+    SHARE,
+    SINKS,
+    SWITCH,
+    TEXT,
+    one_of,
+)
 from streampose.networks.known import DEFAULT_POSE
 from streampose.options.option import Option
 
@@ -12,6 +25,9 @@ LEAST_BOX_SCORE = 0.1
 DEFAULT_TARGETS = ("{name}.mp4", "{name}.jsonl")
 """For `streampose batch`."""
 DEFAULT_FILES_AT_ONCE = 4
+PIECE_FRAMES = 1000
+"""A minute or two on a CPU, so that little is lost with a machine, but many batches, so that the last, which are not
+full, do not matter."""
 
 OF_TOOLS = (
     Option(
@@ -42,6 +58,29 @@ OF_TOOLS = (
         COUNT,
         DEFAULT_FILES_AT_ONCE,
         "read this many files at a time, so that batches stay full",
+        commands=("batch",),
+    ),
+    Option(
+        "ray",
+        ADDRESS,
+        None,
+        "use all machines of a Ray cluster: auto for the one that this machine belongs to, its HOST:PORT, or local to "
+        "start one on this machine; all machines need the same paths",
+        commands=("batch",),
+    ),
+    Option(
+        "ray_processes",
+        COUNT,
+        None,
+        "with --ray: processes with networks per machine (default: one per GPU; without a GPU, one per 8 cores)",
+        commands=("batch",),
+    ),
+    Option(
+        "split_frames",
+        INDEX,
+        PIECE_FRAMES,
+        "with --ray: split a file that would keep one process busy longer than all others into pieces of at least N "
+        "frames; 0 splits none",
         commands=("batch",),
     ),
     Option(

@@ -1,4 +1,4 @@
-"""A run whose people are known from an earlier one: the picture is drawn again, without networks."""
+"""A run whose people are known before: from a poses file, or from networks that ran elsewhere. It needs no networks."""
 
 from __future__ import annotations
 
@@ -6,25 +6,49 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from streampose.channel import Closed, Ending, Finished, Merge
-from streampose.frames import Captured, Frame, Result, Skeleton
+from streampose.frames import Captured, Float32, Frame, People, Result, Skeleton
 from streampose.meter import Drop, Meter
 from streampose.pipeline.lane import Lane
 from streampose.pipeline.parts import Drawer, Feed
 from streampose.pipeline.run import Run
-from streampose.records.recall import Recall
 
 log = logging.getLogger("streampose")
 
 
+class Known(Protocol):
+    """What is known of a frame."""
+
+    @property
+    def people(self) -> People: ...
+    @property
+    def faces_xyxy(self) -> Float32 | None: ...
+
+
+class Lookup(Protocol):
+    """The known people of a recording."""
+
+    missing: int
+    """Frames so far of which nothing is known."""
+
+    def find(self, frame: Frame) -> Known | None:
+        """Return what is known of a frame; None leaves it out. Called for each frame, in order."""
+        ...
+
+    def finish(self, frames: int) -> None:
+        """Check that nothing is left over. Called after the last frame; `frames` is the number after its index."""
+        ...
+
+
 class RecalledRun(Run):
-    """Takes a recording and its recorded people into sinks. See `Run`."""
+    """Takes a recording and its known people into sinks. See `Run`."""
 
     def __init__(
         self,
         feed: Feed,
-        recall: Recall,
+        recall: Lookup,
         skeleton: Skeleton,
         models: dict[str, str],
         annotator: Drawer | None,
@@ -60,7 +84,7 @@ class _LookUp:
 
     def __init__(
         self,
-        recall: Recall,
+        recall: Lookup,
         skeleton: Skeleton,
         lane: Lane,
         captured: Merge[Captured],

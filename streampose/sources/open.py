@@ -65,8 +65,7 @@ def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = No
         spelled = os.fspath(one.source)
     if not spelled:
         raise UsageError(f"an empty source: give {_READABLE}")
-    part = part_of(one.start_s, one.end_s, one.every)
-    reading = Reading(one.stream, one.max_height, one.max_pixels, part)
+    reading = reading_of(one)
     if not isinstance(one.source, os.PathLike):
         if spelled == DEMO:
             from streampose.networks.checkpoints import demo_clip
@@ -78,6 +77,11 @@ def open_source(source: str | os.PathLike[str] | Input, *, name: str | None = No
         return _open_path(spelled, one.name, reading)
     except OSError as error:
         raise SourceError(f"{spelled} cannot be opened: {describe(error)}") from error
+
+
+def reading_of(one: Input) -> Reading:
+    """Return what is read of a source. Raises `UsageError` if the part is empty."""
+    return Reading(one.stream, one.max_height, one.max_pixels, part_of(one.start_s, one.end_s, one.every))
 
 
 def _open_stream(text: str, one: Input, reading: Reading) -> Source:

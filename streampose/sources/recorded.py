@@ -41,7 +41,15 @@ from streampose.sources.decode import (
     video_stream,
 )
 from streampose.sources.matroska import crops_of
-from streampose.sources.skip import FIRST_PACKETS, Skipping, UnreliableError, first_tick, is_of_frame
+from streampose.sources.skip import (
+    FIRST_PACKETS,
+    Landmark,
+    Skipping,
+    UnreliableError,
+    first_tick,
+    from_landmark,
+    is_of_frame,
+)
 from streampose.sources.source import Reading, Source
 
 STILLS_PER_S = 25
@@ -126,19 +134,23 @@ class VideoFile(Recorded):
     def _read_part(self, part: Part, behind: Place | None) -> Generator[Shot]:
         """Yield the frames of a part, or those behind its first one, which is at `behind`."""
         if part.start_s > 0 and self._path is not None:
-            try:
-                yield from self._read_from(self._first_tick(), part, behind)
-            except UnreliableError:  # raised before the first frame
-                pass
-            else:
+            for landmark in [self._reading.landmark, None] if self._reading.landmark else [None]:
+                try:
+                    begins = landmark.begins if landmark else self._first_tick()
+                    yield from self._read_from(begins, part, behind, landmark)
+                except UnreliableError:  # raised before the first frame
+                    continue
                 return
         yield from self._read_from(None, part, behind)
 
-    def _read_from(self, begins: int | None, part: Part, behind: Place | None) -> Generator[Shot]:
+    def _read_from(
+        self, begins: int | None, part: Part, behind: Place | None, landmark: Landmark | None = None
+    ) -> Generator[Shot]:
         """Yield the frames of a part, see `_read_part`.
 
         Args:
             begins: time of the first frame of the recording, in ticks, to skip what precedes the part; None decodes it.
+            landmark: where in the file to begin; None begins at its beginning.
 
         Raises:
             UnreliableError: nothing can be skipped. No frame was yielded.
@@ -156,7 +168,13 @@ class VideoFile(Recorded):
             late = round(late_start_s(container) / time_base)
             if begins is not None:
                 start = ceil(Fraction(part.start_s - TOLERANCE_S) / time_base) + late
-                skipping = Skipping(packets, stream.index, begins=begins, start=start)
+                before = 0
+                if landmark is not None:
+                    before = landmark.before
+                    with contextlib.suppress(av.FFmpegError):  # the packets tell whether it succeeded
+                        container.seek(landmark.time, stream=stream)
+                    packets = from_landmark(packets, stream.index, landmark)
+                skipping = Skipping(packets, stream.index, begins=begins, start=start, before=before)
             decoding = Decoding(container, stream, packets if skipping is None else skipping, "AUTO")
             first, frames = (0, decoding.frames()) if skipping is None else skipping.landed(decoding.frames())
             for index, frame in enumerate(chain(frames, self._tail(decoding)), start=first):

@@ -1,14 +1,15 @@
 """Skips what precedes a part of a recording: its packets are read, and all but a few are not decoded.
 
 The index of a container is not used, because it may be wrong or missing, and because the number of a frame is known
-only if the packets before it are counted. Reading packets takes about 1 % of the time that decoding them takes.
+only if the packets before it are counted. Reading packets takes about 1 % of the time that decoding them takes. If they
+were counted before, reading begins at a `Landmark`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 # isort: split
 from av.packet import Packet
@@ -22,6 +23,17 @@ _MAX_HELD_BYTES = 128_000_000
 
 class UnreliableError(Exception):
     """The packets do not tell which frames come out of them, so everything must be decoded."""
+
+
+class Landmark(NamedTuple):
+    """A keyframe of a recording, with what is known of the packets before it."""
+
+    time: int
+    """Its time in ticks of the stream."""
+    before: int
+    """How many frames the packets before it give."""
+    begins: int
+    """Time of the first frame of the recording, in ticks."""
 
 
 def is_of_frame(packet: Packet[Any], stream_index: int) -> bool:
@@ -52,14 +64,17 @@ class Skipping:
     A frame needs the packets from a keyframe on. They are held until the wanted frame is among them.
     """
 
-    def __init__(self, packets: Iterator[Packet[Any]], stream_index: int, *, begins: int, start: int) -> None:
+    def __init__(
+        self, packets: Iterator[Packet[Any]], stream_index: int, *, begins: int, start: int, before: int = 0
+    ) -> None:
         """Skip to a frame.
 
         Args:
-            packets: all packets of the recording, in the order of the file.
+            packets: the packets of the recording, in the order of the file.
             stream_index: the video stream.
-            begins: time of the first frame that can be decoded, in ticks of the stream.
+            begins: time of the first frame of the recording that can be decoded, in ticks of the stream.
             start: the earliest time of the wanted frame, in ticks of the stream.
+            before: how many frames precede the first of the packets, which then is a keyframe.
         """
         self._packets = packets
         self._stream = stream_index
@@ -70,7 +85,7 @@ class Skipping:
         """Times of the frames since the latest keyframe, in the order of decoding."""
         self._keyframe: int | None = None
         """Time of the keyframe that the packets begin with."""
-        self._before = 0
+        self._before = before
         """Number of frames before that keyframe."""
         self._highest: int | None = None
         """The latest time before it."""
@@ -153,3 +168,16 @@ class Skipping:
         self._times.add(time)
         self.last = time if self.last is None else max(self.last, time)
         return time
+
+
+def from_landmark(packets: Iterator[Packet[Any]], stream_index: int, landmark: Landmark) -> Iterator[Packet[Any]]:
+    """Yield the packets from the landmark on. Raises `UnreliableError` if it is not among the first packets."""
+    for packet in packets:
+        if is_of_frame(packet, stream_index) and packet.is_keyframe and packet.pts is not None:
+            if packet.pts == landmark.time:
+                yield packet
+                yield from packets
+                return
+            if packet.pts > landmark.time:
+                break
+    raise UnreliableError

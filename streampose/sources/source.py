@@ -7,9 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from streampose.frames import WHOLE, Captured, Frame, Part, SourceInfo
 from streampose.meter import SourceMeter
+
+if TYPE_CHECKING:
+    from streampose.sources.skip import Landmark
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,9 @@ class Reading:
     """Refuse larger frames and stills: a file of a few hundred bytes can claim a hundred times as many pixels."""
     part: Part = WHOLE
     """The frames to read. A live source has no start."""
+    landmark: Landmark | None = None
+    """A keyframe of a video file, at or before the start of `part`. Reading begins there, instead of at the beginning
+    of the file. None if none is known."""
 
 
 class Source(ABC):
