@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from streampose._version import __version__
 from streampose.addresses import redact, redact_address
-from streampose.cli import batch, bench, convert, draw, evaluate, models, plot, run, smooth
+from streampose.cli import batch, bench, convert, draw, evaluate, models, plot, rules, run, smooth
 from streampose.cli.process import INTERRUPTED, ended_by_signals
 from streampose.cli.terminal import LogToPeople, say_as_json, say_error, say_traceback
 from streampose.errors import StalledError, StreamposeError, describe
@@ -90,6 +90,6 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"streampose {__version__}")
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (run, batch, draw, convert, smooth, plot, evaluate, models, bench):
+    for command in (run, batch, draw, convert, smooth, plot, rules, evaluate, models, bench):
         command.add(commands).add_argument("--debug", action="store_true", help="show the traceback of an error")
     return whole

@@ -17,7 +17,7 @@ ALL = (*BOTH, "evaluate")
 WATCHED = ("run", "draw")
 """Commands that can show a window."""
 DRAWN = (*RUNS, "draw")
-OF_PARTS = (*RUNS, "draw", "convert", "smooth", "plot")
+OF_PARTS = (*RUNS, "draw", "convert", "smooth", "plot", "rules")
 """Commands that can read a part of a recording, or of recorded poses."""
 NETWORKS = "networks"
 PEOPLE = "people and keypoints"
