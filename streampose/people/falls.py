@@ -13,9 +13,9 @@ LYING_DEGREES = 30.0
 """Somebody lies whose trunk is at most this steep,"""
 LYING_SLACK_DEGREES = 5.0
 """or, if they lay before, at most so much steeper,"""
-LYING_WIDTH = 1.2
+LYING_WIDTH = 1.5
 """and whose keypoints extend at least this many times as far across as up,"""
-LYING_WIDTH_SLACK = 0.3
+LYING_WIDTH_SLACK = 0.2
 """or, if they lay before, so much less. Somebody who bends or crouches with a level trunk is as high as wide."""
 FALL_WITHIN_S = 2.0
 """A fall takes at most this long, from upright to lying."""

@@ -59,7 +59,7 @@ class Polygon:
         self._starts = corners
         self._steps = np.roll(corners, -1, axis=0) - corners
         self._squares = np.maximum(np.square(self._steps).sum(axis=-1), 1e-12)
-        self._end_ys = corners[:, 1] + self._steps[:, 1]
+        self._end_ys = np.roll(corners[:, 1], -1)
         rises = self._steps[:, 1]
         self._slopes = self._steps[:, 0] / np.where(rises == 0, 1.0, rises)
 
