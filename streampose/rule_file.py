@@ -51,5 +51,5 @@ def read_rules(path: str | os.PathLike[str]) -> RuleBook:
     of_runs = {"sources", *(option.key for option in options_of("run"))}
     for key in values:
         if key not in TABLES and key not in of_runs:
-            raise UsageError(f"{name}: unknown key {redact_address(key[:80])!r}: {hint(key, TABLES)}")
+            raise UsageError(f"{name}: unknown key {redact_address(key[:80])!r}: {hint(key[:80], TABLES)}")
     return rule_book({key: values[key] for key in TABLES if key in values}, name)

@@ -70,4 +70,4 @@ def has_fallen(memory: Memory, posture: Posture, pts_s: float) -> bool | None:
             memory["fell"] = True
     elif pts_s - memory.get("lay_s", pts_s) > FORGET_AFTER_S:
         memory["fell"] = False
-    return is_lying and memory.get("fell", False)
+    return is_lying and bool(memory.get("fell"))

@@ -54,10 +54,10 @@ def renames(
         is_new = ~is_known[back][None] & ~is_older
         is_given_back = is_older & was_there[gone][:, None] & (overlaps >= SAME_BOX_IOU)
         overlaps[~(is_new | is_given_back)] = 0
-        for column in np.flatnonzero(np.isin(now_ids[back], ids)):
-            own = boxes_xyxy[ids == now_ids[back[column]]]
-            if box_overlaps(own, now_xyxy[back[column]][None])[0, 0] >= overlaps[:, column].max():
-                overlaps[:, column] = 0  # they were away for a moment, and are where they were
+        for recent in np.flatnonzero(np.isin(now_ids[back], ids)):
+            own = boxes_xyxy[ids == now_ids[back[recent]]]
+            if box_overlaps(own, now_xyxy[back[recent]][None])[0, 0] >= overlaps[:, recent].max():
+                overlaps[:, recent] = 0  # they were away for a moment, and are where they were
         for row, column in best_pairs(overlaps, FOUND_AGAIN_IOU):
             found[int(ids[gone[row]])] = int(now_ids[back[column]])
     return found | _exchanged(ids[was_there], boxes_xyxy[was_there], now_ids, now_xyxy)

@@ -110,7 +110,7 @@ def _rule(name: str, value: Any, zones: Mapping[str, Shape], lines: Mapping[str,
         raise UsageError(f'{at} is not a table: write [rules.{name}] and, below it, when = "..."')
     for key in value:
         if key not in _KEYS:
-            raise UsageError(f"{at}: unknown key {key[:80]!r}: {hint(key, _KEYS)}")
+            raise UsageError(f"{at}: unknown key {key[:80]!r}: {hint(key[:80], _KEYS)}")
     text = value.get("when")
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f'{at}: add when = "...", such as "both wrists above head for 1 s"')

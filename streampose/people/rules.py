@@ -15,12 +15,13 @@ import numpy as np
 from streampose.errors import UsageError
 from streampose.frames import NO_TRACK, Float32, Int64, People, Result
 from streampose.people import REMEMBER_S, State
-from streampose.people.conditions import Condition, Measured, Scene, bind
+from streampose.people.conditions import Condition, Measured, bind
 from streampose.people.events import Event, Kind
 from streampose.people.falls import Memory
 from streampose.people.names import plain_names
 from streampose.people.renames import FOUND_AGAIN_S, SAME_BOX_IOU, overlaps_of_pairs, renames
 from streampose.people.rule_book import Rule, RuleBook
+from streampose.people.scene import Scene
 from streampose.people.similarity import SURE_SCORE
 from streampose.people.timing import Timing, Truth
 

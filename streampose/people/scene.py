@@ -90,7 +90,7 @@ def trunk_rows(names: Sequence[str]) -> tuple[int, ...]:
 def _trunk_of(ends: Float64) -> Trunk:
     """Return the trunks between ends (N, 4, 2). If only one side of somebody is seen, it stands for both."""
     sides = ends.reshape(len(ends), 2, 4)  # shoulder and hip of each side
-    is_missing = np.isnan(sides).any(axis=-1)
+    is_missing = np.asarray(np.isnan(sides).any(axis=-1))
     if is_missing.any():
         sides = np.where(is_missing[..., None], sides[:, ::-1], sides)
     middle = (sides[:, 0] + sides[:, 1]) / 2

@@ -132,7 +132,9 @@ def test_a_hole_in_the_frames() -> None:
     times = [k / FPS for k in range(50)] + [7 + k / FPS for k in range(100)]
     frames = [(t, tracked({1: INSIDE})) for t in times]
     assert [one.time_s for one in play(watch_of("person inside left for 3 s"), frames)] == [10.0]
-    assert [one.time_s for one in play(watch_of("person inside left for 1 s"), frames)] == [1.0]
+    watch = watch_of("person inside left for 1 s")
+    assert [one.time_s for one in play(watch, frames)] == [1.0]
+    assert [(one.since_s, one.until_s) for one in watch.finish()] == [(0.0, times[-1])]
 
 
 def test_flicker_before_a_start() -> None:
@@ -432,6 +434,22 @@ def test_others_are_not_taken_for_the_same() -> None:
         ("end", 44, 1),
         ("start", 60, 2),
     ]
+
+
+def test_somebody_who_is_recognized_after_a_while() -> None:
+    """2 was there long ago; 7 turns out to be 2."""
+
+    def returned(first: Body) -> Callable[[int], Bodies]:
+        return lambda index: {2: first} if index < 20 else {} if index < 60 else {7 if index < 100 else 2: INSIDE}
+
+    events = play(watch_of("person inside left for 1 s"), frames_of(returned(OUTSIDE), 200))
+    assert brief(events) == [("start", 85, 7)]
+    events = play(watch_of("person inside left for 2 s"), frames_of(returned(OUTSIDE), 200))
+    assert brief(events) == [("start", 110, 2)], "the time before counts"
+    events = play(watch_of("person inside left for 2 s", cool_down="4s"), frames_of(returned(INSIDE), 200))
+    assert brief(events) == [("start", 110, 2)], "nothing was told before"
+    events = play(watch_of("person inside left", cool_down="4s"), frames_of(returned(INSIDE), 200))
+    assert brief(events) == [("start", 0, 2), ("end", 44, 2), ("start", 60, 7)], "one person, as far as is known"
 
 
 def test_both_identities_have_an_event() -> None:
