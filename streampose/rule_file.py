@@ -19,6 +19,9 @@ from streampose.people.rule_book import TABLES, RuleBook, hint, rule_book
 
 MOST_BYTES = 256_000
 """Maximum size of a file. Larger ones take seconds to read."""
+MOST_DOTS = 500
+"""Maximum dots in a line: 400 are enough for the numbers of the largest zone. The memory that tomllib needs for a dotted
+key grows with the square of its length, up to gigabytes."""
 
 
 def read_rules(path: str | os.PathLike[str]) -> RuleBook:
@@ -42,6 +45,9 @@ def read_rules(path: str | os.PathLike[str]) -> RuleBook:
         raise UsageError(
             f"{name} is too large: at most {MOST_BYTES // 1000} kB are allowed; draw zones with fewer points"
         )
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MOST_DOTS:
+            raise UsageError(f"{name}: line {number} has more than {MOST_DOTS} dots: begin a line for each zone")
     try:
         values = tomllib.loads(text)
     except RecursionError as error:

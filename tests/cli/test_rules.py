@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from math import cos, sin
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,10 @@ def test_a_damaged_file(folder: Path) -> None:
         ("[rules.a", "rules.toml is not a valid TOML file"),
         ("a = " + "[" * 100_000, "rules.toml is not a valid TOML file: it is nested too deeply"),
         ("[zones]\na = [[" + "9" * 5000 + ", 1], [2, 3], [4, 9]]", "rules.toml is not a valid TOML file"),
+        (
+            "# fine\na" + ".a" * 100_000 + " = 1",
+            "rules.toml: line 2 has more than 500 dots: begin a line for each zone",
+        ),
         ("", "rules.toml: no rules: add a table [rules.NAME]"),
         ("\xff", "rules.toml is not a valid TOML file"),
     ],
@@ -171,6 +176,10 @@ def test_a_million_points_are_refused_at_once(folder: Path) -> None:
     assert time.perf_counter() - started_s < 1.0
     assert "rules.toml is too large: at most 256 kB" in the_error(code, stderr, 2)
     assert stdout == ""
+    # The dots of 200 points in one line are not too many.
+    ring = [[round(500 + 400 * cos(k / 32), 1), round(500 + 400 * sin(k / 32), 1)] for k in range(200)]
+    (folder / "rules.toml").write_text(f"[zones]\nbig = {ring}\n[rules.a]\nwhen = 'person inside big'\n")
+    assert run(["rules", "poses.jsonl", "--config", "rules.toml"], folder)[0] == 0
     points = ", ".join(["[1, 2]"] * 25_000)
     (folder / "rules.toml").write_text(f"[zones]\nbig = [{points}]\n[rules.a]\nwhen = 'person inside big'\n")
     code, _, stderr = run(["rules", "poses.jsonl", "--config", "rules.toml"], folder)
