@@ -20,8 +20,8 @@ from streampose.people.rule_book import TABLES, RuleBook, hint, rule_book
 MOST_BYTES = 256_000
 """Maximum size of a file. Larger ones take seconds to read."""
 MOST_DOTS = 500
-"""Maximum dots in a line: 400 are enough for the numbers of the largest zone. The memory that tomllib needs for a dotted
-key grows with the square of its length, up to gigabytes."""
+"""Maximum dots in a line: the numbers of the largest zone have 400. The memory that tomllib needs for a dotted key
+grows with the square of its length, up to gigabytes."""
 
 
 def read_rules(path: str | os.PathLike[str]) -> RuleBook:
