@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streampose.addresses import redact_address
-from streampose.errors import UsageError, describe
+from streampose.errors import UsageError
 from streampose.inputs import Input, check_name
 from streampose.kinds import TEXT
 from streampose.options import Option, options_of
+from streampose.toml_file import read_toml
 
 
 def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, Any]]:
@@ -36,14 +36,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[list[Input], dict[str, An
             names the key.
     """
     name = redact_address(os.fspath(path))
-    try:
-        # Path would shorten an address given by mistake to rtmp:/host, and tracebacks would then show its password.
-        with open(path, "rb") as file:  # noqa: PTH123
-            values = tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name} is not a valid TOML file: {describe(error)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {name}: {describe(error)}") from error
+    values = read_toml(path)
     tables = values.pop("sources", None)
     if not isinstance(tables, dict) or not tables:
         raise UsageError(f"{name}: no sources: add a table [sources.NAME] and, below it, source = ...")

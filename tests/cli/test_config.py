@@ -127,7 +127,7 @@ def test_every_option_is_a_parameter_with_the_same_default() -> None:
     of_inputs = {field.name: field.default for field in fields(Input)}
     of_bench = inspect.signature(run_bench).parameters
     of_draw = inspect.signature(streampose.draw).parameters
-    of_program = {"stats", "quiet", "json", "overwrite"}
+    of_program = {"stats", "quiet", "progress", "json", "overwrite"}
     for option in OPTIONS:
         if option.of_source:
             assert of_inputs.pop(option.name) == option.default, option.name
@@ -135,7 +135,7 @@ def test_every_option_is_a_parameter_with_the_same_default() -> None:
             assert parameters[option.name].default == option.default, option.name
         if "bench" in option.commands and option.name not in of_program:
             assert of_bench[option.name].default == option.default, option.name
-        if "draw" in option.commands and not option.of_source and option.name not in {"quiet", "to"}:
+        if "draw" in option.commands and not option.of_source and option.name not in {"quiet", "progress", "to"}:
             assert of_draw[option.name].default == option.default, option.name
     assert set(of_inputs) == {"source", "name", "to"}, "each source's options are all in the table"
     known = {option.name for option in OPTIONS}
