@@ -39,7 +39,7 @@ def run(batch: Batch, after: Callable[[Snapshot], None] = lambda _: None) -> dic
     deadline_s = time.monotonic() + WITHIN_S
     with batch:
         batch.open()
-        batch.load()
+        batch.load(lambda: None)
         try:
             for _ in batch.ticks():
                 after(batch.snapshot())
