@@ -99,6 +99,11 @@ class Batch:
         return {"root": self._inputs.root, **kept}
 
     @property
+    def report_path(self) -> Path:
+        """Where `report` writes."""
+        return self.out / REPORT
+
+    @property
     def leaves_threads(self) -> bool:
         """Whether a thread hangs, which keeps Python from a normal exit."""
         return self._run is not None and self._run.leaves_threads

@@ -7,9 +7,8 @@ import os
 import sys
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
-from streampose.archive.batch import Batch
-from streampose.archive.report import REPORT, Running, Summary
 from streampose.cli.flags import add_flags
 from streampose.cli.process import INTERRUPTED, interrupts, set_up_process
 from streampose.cli.progress import Kind, Now, RecentRate, SourceNow, display_of, left_s, values_of
@@ -18,6 +17,10 @@ from streampose.errors import SinkError, UsageError
 from streampose.networks.hub import hide_bars
 from streampose.options import options_of, with_flags
 from streampose.sinks.target import name_of
+
+if TYPE_CHECKING:
+    from streampose.archive.batch import Batch
+    from streampose.archive.report import Running, Summary
 
 EXAMPLES = """\
 examples:
@@ -59,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     if "out" not in values:
         raise UsageError("no output folder given: name one with `out`")
     quiet = values.get("quiet", False)
+    from streampose.archive.batch import Batch  # imports OpenCV, which may be missing
+
     batch = Batch(arguments.inputs, values)
     if values.get("dry_run"):
         for line in batch.would_do():
@@ -114,7 +119,7 @@ class _Progress:
         """Show the summary."""
         self._display.close()
         say_what_waits()
-        report = name_of(self._batch.out / REPORT)
+        report = name_of(self._batch.report_path)
         if self._is_json:
             say_json({"event": "end", **values_of(self._now()), "outputs": [report]})
         elif self._shown:

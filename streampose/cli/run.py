@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,7 +15,7 @@ from streampose.cli.flags import add_flags
 from streampose.cli.json_file import check_json, write_json
 from streampose.cli.process import INTERRUPTED, interrupts, set_up_process
 from streampose.cli.status import run_to_end
-from streampose.cli.terminal import say_as_json, say_error
+from streampose.cli.terminal import say, say_as_json, say_error
 from streampose.errors import SinkError, UsageError
 from streampose.inputs import Input, parse_input
 from streampose.networks.hub import hide_bars
@@ -25,8 +24,6 @@ from streampose.sinks.target import name_of
 
 if TYPE_CHECKING:
     from streampose.pipeline.pipeline import Pipeline
-
-log = logging.getLogger("streampose")
 
 EXAMPLES = """\
 examples:
@@ -86,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
             with nullcontext() if stats is None else _stats_written(stats, pipeline):
                 run_to_end(pipeline, progress, shown=not quiet)
     finally:
-        if pipeline.is_half_done:
-            log.info("to continue this run, repeat the command with --resume")
+        if pipeline.is_half_done and not quiet:
+            say("half done: repeat the command with --resume to continue")
     return INTERRUPTED if interrupted() else 0
 
 

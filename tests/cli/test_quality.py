@@ -86,7 +86,7 @@ def test_a_file_has_the_word_as_well(tmp_path: Path, cache: Path) -> None:
 
 def test_the_last_lines_of_a_bundled_run_name_the_flag_on_a_terminal(tmp_path: Path, tiny: list[str]) -> None:
     def has_frames(text: str) -> bool:
-        return re.search("[1-9][0-9]*/[0-9]+ frames", text) is not None
+        return re.search("[1-9][0-9]*/[0-9]+  [0-9.]+ fps", text) is not None
 
     shown = on_a_terminal(["run", "demo", "--to", "null"], tmp_path, has_frames)
     assert shown.splitlines()[-1] == f"networks bundled, small; {HINT}"

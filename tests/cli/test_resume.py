@@ -75,7 +75,7 @@ def test_a_run_that_was_killed_again_and_again(
 
 def test_a_run_that_was_interrupted(clip: Path, tiny: list[str], whole: dict[str, bytes], tmp_path: Path) -> None:
     said = end(child(command(clip, tiny), tmp_path), signal.SIGTERM, lambda: savepoints(tmp_path) >= 2)
-    assert "to continue this run, repeat the command with --resume" in said
+    assert "half done: repeat the command with --resume to continue" in said
     code, _, stderr = run_child(command(clip, tiny, "--resume"), tmp_path)
     assert code == 0, stderr
     assert contents(tmp_path) == whole
